@@ -1,0 +1,31 @@
+# Two commands: `make train` (a first run on real images) and `make test` (what CI runs). Both set up .venv if it is missing.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: train test lint setup
+
+train: setup
+	@echo "== training recipe=quickstart: photographs, 2 views, identity + manipulation (a few minutes on 2 cores)"
+	$(BIN)/stec-train recipe=quickstart
+
+test: setup lint
+	@echo "== tests"
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup
+	@echo "== lint"
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@echo "== types"
+	$(BIN)/mypy
+	@echo "== import rules"
+	$(BIN)/lint-imports
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "== setting up .venv (first time: a few minutes and about 5 GB, most of it torch)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + ": make PYTHON=/path/to/python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@

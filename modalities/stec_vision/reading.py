@@ -1,0 +1,93 @@
+"""Bytes -> picture. Nothing is allocated for the picture before its header has been checked."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stec.errors import DataError
+
+EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
+# Formats whose decoders PIL carries itself: none of these starts another program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@contextmanager
+def _blamed_on_data(what: str) -> Iterator[None]:
+    """PIL raises OSError, SyntaxError, struct.error, zlib.error and more on damaged bytes: all of it is the data's fault."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{what}: {type(error).__name__}: {error}.") from error
+
+
+class Picture:
+    """A picture whose header has been read; `size` (height, width) is what an observer sees (EXIF orientation applied)."""
+
+    def __init__(self, raw: bytes, max_pixels: int):
+        if not raw:
+            raise DataError("a picture of 0 bytes: is the sample empty?")
+        with _blamed_on_data(f"not a picture of a known format ({len(raw)} bytes)"):
+            self._image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+        width, height = self._image.size
+        if width * height > max_pixels:
+            raise DataError(f"a picture of {width}x{height} pixels, more than max_pixels={max_pixels}: not decoded.")
+        self._orientation = _orientation(self._image)
+        self.size = (width, height) if self._orientation >= 5 else (height, width)
+
+    def reduce(self, height: int, width: int) -> None:
+        """Let a JPEG decoder skip detail while the picture stays at least this large; other formats are left as they are."""
+        wanted = (height, width) if self._orientation >= 5 else (width, height)
+        with _blamed_on_data("a damaged picture"):
+            self._image.draft(None, (max(1, wanted[0]), max(1, wanted[1])))
+
+    def rgb(self) -> Image.Image:
+        """Decode to upright 8-bit RGB: 16 bits are scaled, transparency is laid on white."""
+        with _blamed_on_data("a truncated or damaged picture"):
+            self._image.load()
+            image = _to_rgb(self._image)
+        return image.transpose(_TURNS[self._orientation]) if self._orientation in _TURNS else image
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """RGB picture -> uint8 [3, H, W]."""
+    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation 1..8. TIFF is turned upright by PIL; PNG's own getexif would decode everything, hence the base class's."""
+    if image.format == "TIFF":
+        return 1
+    try:
+        value = Image.Image.getexif(image).get(_ORIENTATION, 1)
+    except Exception:  # a picture with a damaged EXIF block is still a picture
+        return 1
+    return value if value in _TURNS else 1
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise DataError("a picture of floating-point numbers has no agreed range: store 8 or 16 bits.")
+    if image.mode.startswith("I"):
+        values = np.asarray(image).astype(np.float64).clip(0, 65535) / 257
+        return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

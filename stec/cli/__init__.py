@@ -1,0 +1,1 @@
+"""Command lines: thin doors around the library."""

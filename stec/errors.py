@@ -1,0 +1,25 @@
+"""What can go wrong, told in one sentence and one exit code each."""
+
+
+class StecError(Exception):
+    """Base of the errors that a command line prints as one sentence, without a traceback."""
+
+    exit_code = 1
+
+
+class UsageError(StecError):
+    """A wrong name, type, range, path or combination given by the user."""
+
+    exit_code = 2
+
+
+class NonFinite(StecError):
+    """The loss is not a finite number any more."""
+
+    exit_code = 3
+
+
+class DataError(StecError):
+    """Data that cannot be read: a damaged shard or sample, or too many of them."""
+
+    exit_code = 4

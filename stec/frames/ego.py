@@ -1,0 +1,13 @@
+"""Egocentric frame (default): the action as the first view would feel it, E12 = inv(A1) A2.
+
+Warping view 1 with E12 gives view 2; E13 = E12 E23; E21 = inv(E12); re-coordinatising the world changes nothing.
+"""
+
+from torch import Tensor
+
+from stec import affine
+
+
+def relate(first: Tensor, second: Tensor) -> Tensor:
+    """[..., d+1, d+1] x 2 -> [..., d+1, d+1]. Linear part: new window in units of the old; translation: old half-windows."""
+    return affine.compose(affine.invert(first), second)

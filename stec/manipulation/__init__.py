@@ -1,0 +1,1 @@
+"""Manipulation models: one method, one file. They ask: what was done?"""

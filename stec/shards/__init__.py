@@ -1,0 +1,1 @@
+"""WebDataset shards: index, epoch order, reader, writer."""
