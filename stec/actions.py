@@ -76,12 +76,16 @@ class Compose:
         return x
 
     def relative(self, a: Tensor, b: Tensor) -> Relative:
-        each = [part.relative(a[:, s], b[:, s]) for part, s in zip(self.parts.values(), self.slices.values(), strict=True)]
+        each = [
+            part.relative(a[:, s], b[:, s]) for part, s in zip(self.parts.values(), self.slices.values(), strict=True)
+        ]
         valid = torch.cat([r.valid for r in each], dim=-1) & self.trusted(a, b)[:, None]
         return Relative(torch.cat([r.values for r in each], dim=-1), valid)
 
     def trusted(self, a: Tensor, b: Tensor) -> Tensor:
-        each = [part.trusted(a[:, s], b[:, s]) for part, s in zip(self.parts.values(), self.slices.values(), strict=True)]
+        each = [
+            part.trusted(a[:, s], b[:, s]) for part, s in zip(self.parts.values(), self.slices.values(), strict=True)
+        ]
         return torch.stack(each).all(dim=0)
 
 

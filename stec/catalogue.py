@@ -1,7 +1,8 @@
 """Names -> classes: the core's own and those of installed modalities, imported only when a name is asked for.
 
-A modality is a distribution with an entry point in the group `stec.modalities` that leads to a `Modality`. A name of the core
-is answered without looking further; for any other name the declarations (not the classes) of the modalities are imported.
+A modality is a distribution with an entry point in the group `stec.modalities` that leads to a `Modality`. A name of
+the core is answered without looking further; for any other name the declarations (not the classes) of the modalities
+are imported.
 """
 
 import difflib
@@ -58,7 +59,9 @@ def load(kind: str, name: str, entry: Entry) -> type[Any]:
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"{kind}={name!r} of {entry.distribution} cannot be imported from {entry.target}: {error}") from error
+        raise UsageError(
+            f"{kind}={name!r} of {entry.distribution} cannot be imported from {entry.target}: {error}"
+        ) from error
     if not isinstance(found, type):
         raise UsageError(f"{kind}={name!r} of {entry.distribution} is not a class: {entry.target}.")
     return found
@@ -80,7 +83,7 @@ def _declared(kind: str) -> tuple[dict[str, Entry], list[str]]:
         for name, target in modality.parts.get(kind, {}).items():
             if name in known:
                 raise UsageError(
-                    f"{kind}={name!r} is declared by both {known[name].distribution} and {owner}: uninstall one of them."
+                    f"{kind}={name!r} is declared by both {known[name].distribution} and {owner}: uninstall one."
                 )
             known[name] = Entry(target, owner)
     return known, broken
@@ -101,11 +104,15 @@ def _read(point: EntryPoint) -> Modality:
     try:
         modality = point.load()
     except Exception as error:  # whatever a stranger's module does on import must not take the others down
-        raise UsageError(f"{point.value} of {_owner(point)} failed on import: {type(error).__name__}: {error}.") from error
+        raise UsageError(
+            f"{point.value} of {_owner(point)} failed on import: {type(error).__name__}: {error}."
+        ) from error
     if not isinstance(modality, Modality):
-        raise UsageError(f"{point.value} of {_owner(point)} is a {type(modality).__name__}, not a stec.modality.Modality.")
+        raise UsageError(
+            f"{point.value} of {_owner(point)} is a {type(modality).__name__}, not a stec.modality.Modality."
+        )
     if modality.api_version != API_VERSION:
         raise UsageError(
-            f"{point.value} of {_owner(point)} is written for api_version {modality.api_version}, this is {API_VERSION}."
+            f"{point.value} of {_owner(point)} is written for api_version {modality.api_version}, not {API_VERSION}."
         )
     return modality

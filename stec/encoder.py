@@ -33,5 +33,7 @@ def tap(features: Features, name: str) -> Tensor:
         return features.pooled
     layers = features.layers or {}
     if name not in layers:
-        raise UsageError(f"tap={name!r} is not an output of this encoder: choose one of {', '.join(['pooled', *layers])}.")
+        raise UsageError(
+            f"tap={name!r} is not an output of this encoder: choose one of {', '.join(['pooled', *layers])}."
+        )
     return layers[name]

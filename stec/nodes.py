@@ -39,7 +39,9 @@ def checked(target: Callable[..., Any], node: Mapping[str, Any], where: str) -> 
             merged = OmegaConf.merge(OmegaConf.structured(one), {key: value})
             result[key] = OmegaConf.to_container(merged)[key]  # type: ignore[call-overload, index]
         except OmegaConfBaseException as error:
-            raise UsageError(f"{where}.{key}={value!r} has the wrong type: {_plain(hints[key])} was expected.") from error
+            raise UsageError(
+                f"{where}.{key}={value!r} has the wrong type: {_plain(hints[key])} was expected."
+            ) from error
     return result
 
 

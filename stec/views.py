@@ -37,7 +37,9 @@ class Views(NamedTuple):
     labels: Tensor | None = None
 
 
-def make_views(batch: Batch, space: Compose, pairs: tuple[tuple[int, int], ...] = ((0, 1),), performed: int = 0) -> Views:
+def make_views(
+    batch: Batch, space: Compose, pairs: tuple[tuple[int, int], ...] = ((0, 1),), performed: int = 0
+) -> Views:
     """Perform the actions (from part `performed` on) and take the efference copy of each ordered pair."""
     num_views = len(batch.actions)
     sources = batch.x if len(batch.x) == num_views else batch.x * num_views

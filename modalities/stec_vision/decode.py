@@ -37,8 +37,8 @@ class _Decoder:
 class Image(_Decoder):
     """The whole picture, uint8 [3, H, W]; every view is made from it later, on the device.
 
-    size: shrink or enlarge the shorter side to this and cut the centre square, so that a ragged folder gives equal pictures;
-    None leaves pictures as they are (they must then be of one size to share a batch).
+    size: shrink or enlarge the shorter side to this and cut the centre square, so that a ragged folder gives equal
+    pictures; None leaves pictures as they are (they must then be of one size to share a batch).
     """
 
     performs = 0
@@ -51,7 +51,7 @@ class Image(_Decoder):
         self.size = size
 
     def extent(self, raw: bytes) -> tuple[int, int]:
-        """(height, width) of what `__call__` will give, from the header alone; DataError if it is unreadable or too large."""
+        """(height, width) of what `__call__` will give, from the header alone; DataError if unreadable or too large."""
         size = Picture(raw, self.max_pixels).size
         return size if self.size is None else (self.size, self.size)
 
@@ -66,9 +66,10 @@ class Image(_Decoder):
 
 
 class ImageCrop(_Decoder):
-    """Every view, uint8 [3, S, S], cut from the picture while it is decoded (once): the crop and the flip of the action.
+    """Every view, uint8 [3, S, S], cut while the picture is decoded (once): the crop and the flip of the action.
 
-    For pictures too large to be carried whole. The evaluation view is the usual one: shorter side to S * 256 / 224, centre S.
+    For pictures too large to be carried whole. The evaluation view is the usual one: shorter side to S * 256 / 224,
+    centre S.
     """
 
     performs = 1
@@ -77,7 +78,9 @@ class ImageCrop(_Decoder):
         super().__init__(max_pixels)
         name, part = next(iter(space.parts.items()))
         if not isinstance(part, AffineCrop):
-            raise UsageError(f"decoder=image_crop performs the first part of the action space, which is {name!r}, not a crop.")
+            raise UsageError(
+                f"decoder=image_crop performs the first part of the action space, which is {name!r}, not a crop."
+            )
         if part.rotation or part.shear:
             raise UsageError("decoder=image_crop cuts upright boxes: set rotation and shear to 0 or use decoder=image.")
         self.size, self._columns = part.size, space.slices[name]
@@ -122,8 +125,11 @@ def _centre(picture: Picture, shorter: int, size: int) -> pil.Image:
     """Shorter side to `shorter`, antialiased, then the centre square of `size`: torchvision's Resize and CenterCrop."""
     height, width = picture.size
     _allow_reduction(picture, shorter, min(height, width))
-    shape = (shorter, shorter * width // height) if height <= width else (shorter * height // width, shorter)
-    image = picture.rgb().resize((shape[1], shape[0]), pil.Resampling.BILINEAR)
-    top, left = round((shape[0] - size) / 2), round((shape[1] - size) / 2)
-    return image.crop((left, top, left + size, top + size))
-
+    tall, wide = (shorter, shorter * width // height) if height <= width else (shorter * height // width, shorter)
+    image = picture.rgb()
+    # The square is resized alone, seeing its surroundings through the filter: resizing all of a 1x20000 picture would
+    # take gigabytes for the same square.
+    left, top = round((wide - size) / 2) * image.width / wide, round((tall - size) / 2) * image.height / tall
+    window = (left, top, left + size * image.width / wide, top + size * image.height / tall)
+    window = (*window[:2], min(window[2], image.width), min(window[3], image.height))
+    return image.resize((size, size), pil.Resampling.BILINEAR, box=window)

@@ -4,6 +4,7 @@ Legend: B images [B, 3, H, W], float in [0, 1].
 """
 
 import difflib
+from typing import Any
 
 import timm
 import torch
@@ -78,9 +79,9 @@ class _Bottleneck(_Block):
 class ResNet(Encoder):
     """ResNet-18/34/50 (He et al. 2016, stride on the 3x3); a torchvision state dict without `fc` loads strictly.
 
-    stem: "cifar" 3x3 stride 1; "stl" 7x7 stride 2; "imagenet" 7x7 stride 2 and max pooling. width: planes of the first layer
-    (torchvision: 64). zero_init_residual: the last gamma of every branch starts at 0. taps: which of layer1..layer4 to give
-    besides the pooled output, each averaged over space to [B, E].
+    stem: "cifar" 3x3 stride 1; "stl" 7x7 stride 2; "imagenet" 7x7 stride 2 and max pooling. width: planes of the first
+    layer (torchvision: 64). zero_init_residual: the last gamma of every branch starts at 0. taps: which of
+    layer1..layer4 to give besides the pooled output, each averaged over space to [B, E].
     """
 
     prefix = ""
@@ -97,7 +98,9 @@ class ResNet(Encoder):
     ):
         super().__init__()
         if depth not in _LAYERS:
-            raise UsageError(f"encoder.depth={depth} is not a ResNet of ours: choose one of {', '.join(map(str, _LAYERS))}.")
+            raise UsageError(
+                f"encoder.depth={depth} is not a ResNet of ours: choose one of {', '.join(map(str, _LAYERS))}."
+            )
         if stem not in _STEMS:
             raise UsageError(f"encoder.stem={stem!r} is unknown: choose one of {', '.join(_STEMS)}.")
         if width < 1:
@@ -131,7 +134,7 @@ class ResNet(Encoder):
 
     def forward(self, x: Tensor) -> Features:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        layers = {}
+        layers: dict[str, Tensor] = {}
         for name in ("layer1", "layer2", "layer3", "layer4"):
             x = self.get_submodule(name)(x)
             if name in self.taps:
@@ -142,8 +145,8 @@ class ResNet(Encoder):
 class Timm(Encoder):
     """A model of timm without its classifier: pooled features [B, D].
 
-    normalize: subtract the mean and divide by the deviation that the model's published weights expect. image_size: for models
-    that are built for one size (vision transformers), in pixels. drop_path: rate of stochastic depth.
+    normalize: subtract the mean and divide by the deviation that the model's published weights expect. image_size: for
+    models that are built for one size (vision transformers), in pixels. drop_path: rate of stochastic depth.
     """
 
     prefix = "model."
@@ -167,17 +170,20 @@ class Timm(Encoder):
         if not 0 <= drop_path < 1:
             raise UsageError(f"encoder.drop_path={drop_path} must be in [0, 1).")
         wanted = {"img_size": image_size, "drop_path_rate": drop_path or None}
-        options = {name: value for name, value in wanted.items() if value is not None}
+        options: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         try:
             self.model = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
         except TypeError as error:
             raise UsageError(f"encoder.model={model!r} does not take {' and '.join(options)}: {error}") from error
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(f"encoder.model={model!r} cannot be built with pretrained={pretrained}: {reason}") from error
+            raise UsageError(
+                f"encoder.model={model!r} cannot be built with pretrained={pretrained}: {reason}"
+            ) from error
         # Some networks widen after the pooling; timm calls what comes out then head_hidden_size.
-        self.dims = {"pooled": int(getattr(self.model, "head_hidden_size", None) or self.model.num_features)}
-        published = self.model.pretrained_cfg if normalize else {"mean": (0.0,) * 3, "std": (1.0,) * 3}
+        facts: Any = self.model
+        self.dims = {"pooled": int(getattr(facts, "head_hidden_size", None) or facts.num_features)}
+        published = facts.pretrained_cfg if normalize else {"mean": (0.0,) * 3, "std": (1.0,) * 3}
         self.register_buffer("mean", torch.tensor(published["mean"]).view(-1, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(published["std"]).view(-1, 1, 1), persistent=False)
 

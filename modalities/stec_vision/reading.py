@@ -28,7 +28,7 @@ _TURNS = {
 
 @contextmanager
 def _blamed_on_data(what: str) -> Iterator[None]:
-    """PIL raises OSError, SyntaxError, struct.error, zlib.error and more on damaged bytes: all of it is the data's fault."""
+    """PIL raises OSError, SyntaxError, struct.error and more on damaged bytes: all of it is the data's fault."""
     try:
         yield
     except DataError:
@@ -38,7 +38,7 @@ def _blamed_on_data(what: str) -> Iterator[None]:
 
 
 class Picture:
-    """A picture whose header has been read; `size` (height, width) is what an observer sees (EXIF orientation applied)."""
+    """A picture whose header has been read; `size` is the (height, width) of the upright picture (EXIF applied)."""
 
     def __init__(self, raw: bytes, max_pixels: int):
         if not raw:
@@ -52,7 +52,7 @@ class Picture:
         self.size = (width, height) if self._orientation >= 5 else (height, width)
 
     def reduce(self, height: int, width: int) -> None:
-        """Let a JPEG decoder skip detail while the picture stays at least this large; other formats are left as they are."""
+        """Let a JPEG decoder skip detail while the picture stays at least this large; other formats ignore it."""
         wanted = (height, width) if self._orientation >= 5 else (width, height)
         with _blamed_on_data("a damaged picture"):
             self._image.draft(None, (max(1, wanted[0]), max(1, wanted[1])))
@@ -71,7 +71,7 @@ def to_tensor(image: Image.Image) -> Tensor:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8. TIFF is turned upright by PIL; PNG's own getexif would decode everything, hence the base class's."""
+    """EXIF orientation 1..8. PIL turns TIFF upright itself; PNG's own getexif would decode everything: not that one."""
     if image.format == "TIFF":
         return 1
     try:

@@ -42,9 +42,15 @@ def listing() -> dict[str, str]:
     for distribution, folder in folders():
         for path in sorted((folder / "recipe").glob("*.yaml")):
             if path.stem in owners:
-                raise UsageError(f"recipe {path.stem!r} is in both {owners[path.stem]} and {distribution}: uninstall one.")
+                raise UsageError(
+                    f"recipe {path.stem!r} is in both {owners[path.stem]} and {distribution}: uninstall one."
+                )
             owners[path.stem] = distribution
-            found = [line.split(":", 1)[1].strip() for line in path.read_text().splitlines() if line.startswith("# One line:")]
+            found = [
+                line.split(":", 1)[1].strip()
+                for line in path.read_text().splitlines()
+                if line.startswith("# One line:")
+            ]
             lines[path.stem] = found[0] if found else ""
     return lines
 

@@ -37,7 +37,10 @@ def relate(first: Tensor, second: Tensor) -> Tensor:
 def limits(names: list[str]) -> Tensor:
     """[C, 2] the release's supports: entries called translation_* have their own."""
     return torch.tensor(
-        [[-TRANSLATION_LIMIT, TRANSLATION_LIMIT] if n.startswith("translation") else [-LINEAR_LIMIT, LINEAR_LIMIT] for n in names],
+        [
+            [-TRANSLATION_LIMIT, TRANSLATION_LIMIT] if n.startswith("translation") else [-LINEAR_LIMIT, LINEAR_LIMIT]
+            for n in names
+        ],
         dtype=torch.float64,
     )
 

@@ -1,0 +1,163 @@
+"""Packers of pictures that are files or WebP already: their bytes go into the shards as they are.
+
+A packer names its `splits`, yields the samples of one ({"__key__", extension: bytes, "cls"}), and describes it in
+`meta`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stec.errors import DataError, UsageError
+from stec_vision.reading import EXTENSIONS
+
+Sample = dict[str, Any]
+
+_TEST_NAMES = ("val", "test", "valid", "validation")
+
+
+def position(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone: orders and splits samples the same on every machine."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+class ImageFolder:
+    """Any folder of pictures. Sub-folders of the first level are the labels if there are at least two and no picture
+    lies beside them; none are needed.
+
+    ImageNet's layout (train/ beside val/ or test/) gives the splits. Else the fraction `holdout` is held out for
+    testing by a hash of each path: a picture never changes sides when others are added. Samples come in hashed order,
+    so that every shard, and any prefix, is a mixture of the classes.
+    """
+
+    def __init__(self, source: str, *, holdout: float = 0.1):
+        if not 0 <= holdout < 1:
+            raise UsageError(f"packer.holdout={holdout} must be in [0, 1): the fraction held out for testing.")
+        root = Path(source)
+        if not root.is_dir():
+            raise UsageError(f"{source}: no such folder of pictures.")
+        test = next((name for name in _TEST_NAMES if (root / name).is_dir()), None)
+        if test is not None and (root / "train").is_dir():
+            self._files = {"train": _pictures(root / "train"), "test": _pictures(root / test)}
+            roots = {"train": root / "train", "test": root / test}
+        else:
+            self._files = _hold_out(_pictures(root), holdout)
+            roots = dict.fromkeys(self._files, root)
+        self._roots = roots
+        for split, files in self._files.items():
+            if not files:
+                raise UsageError(f"{roots[split]}: no pictures ({', '.join(EXTENSIONS)}) in this folder or below it.")
+        self.splits = tuple(self._files)
+        self.classes = _classes([file for files in self._files.values() for file in files])
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        """Samples of a split, bytes as they are on disk; "json" keeps the path within the folder."""
+        number = {name: index for index, name in enumerate(self.classes)}
+        for count, file in enumerate(self._files[split]):
+            extension = file.rpartition(".")[2].lower()
+            sample: Sample = {
+                "__key__": f"{split}-{count:08d}",
+                "jpg" if extension == "jpeg" else extension: (self._roots[split] / file).read_bytes(),
+                "json": json.dumps({"path": file}).encode(),
+            }
+            if self.classes:
+                sample["cls"] = str(number[file.partition("/")[0]]).encode()
+            yield sample
+
+    def meta(self, split: str) -> dict[str, Any]:
+        return {"classes": self.classes, "num_samples": len(self._files[split])}
+
+
+class Npz:
+    """train-*.npz and test.npz in a folder, each with `classes` (names), `webp` (WebP files end to end, uint8),
+    `offset` (int64 [N + 1]), `y` (uint8 [N]) and `filename`. subset: only this many training pictures, the first by
+    hash of their names."""
+
+    def __init__(self, source: str, *, subset: int | None = None):
+        if subset is not None and subset < 1:
+            raise UsageError(f"packer.subset={subset} must be at least 1, or null for all.")
+        root = Path(source)
+        self._files = {"train": sorted(root.glob("train*.npz")), "test": sorted(root.glob("test*.npz"))}
+        for split, files in self._files.items():
+            if not files:
+                raise UsageError(f"{source}: no {split}*.npz in this folder.")
+        self.splits = tuple(self._files)
+        self._last = _threshold(self._files["train"], subset)
+
+    def samples(self, split: str) -> Iterator[Sample]:
+        count = 0
+        for path in self._files[split]:
+            names, offset = _array(path, "filename"), _array(path, "offset")
+            labels, data = _array(path, "y"), _array(path, "webp").tobytes()
+            if not len(names) == len(labels) == len(offset) - 1 or offset[-1] != len(data):
+                raise DataError(f"{path.name}: filename, y, offset and webp do not belong together.")
+            for index, name in enumerate(names):
+                if split == "train" and position(str(name)) > self._last:
+                    continue
+                yield {
+                    "__key__": f"{split}-{count:08d}",
+                    "webp": data[offset[index] : offset[index + 1]],
+                    "cls": str(int(labels[index])).encode(),
+                }
+                count += 1
+
+    def meta(self, split: str) -> dict[str, Any]:
+        return {"classes": [str(name) for name in _array(self._files[split][0], "classes")]}
+
+
+def _array(path: Path, name: str) -> np.ndarray:
+    """One array of an npz; nothing is ever unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return arrays[name]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise DataError(f"{path.name}: no readable array {name!r}: {error}") from error
+
+
+def _threshold(files: list[Path], subset: int | None) -> float:
+    """The position of the last picture that belongs to the subset."""
+    if subset is None:
+        return 1.0
+    positions = np.sort([position(str(name)) for path in files for name in _array(path, "filename")])
+    if subset > len(positions):
+        raise UsageError(f"packer.subset={subset}: there are only {len(positions)} training pictures.")
+    return float(positions[subset - 1])
+
+
+def _pictures(root: Path) -> list[str]:
+    """Relative paths (forward slashes) of all pictures below root, in hashed order; what is hidden is left out."""
+    found, seen = [], set()
+    for folder, folders, files in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inside = Path(folder).relative_to(root)
+        for name in files:
+            if name.rpartition(".")[2].lower() in EXTENSIONS and not name.startswith("."):
+                found.append((inside / name).as_posix())  # noqa: PERF401
+    return sorted(found, key=lambda path: (position(path), path))
+
+
+def _hold_out(files: list[str], fraction: float) -> dict[str, list[str]]:
+    """Train and test by hash; at least one of each if the folder holds two pictures."""
+    if fraction == 0 or len(files) < 2:
+        return {"train": files}
+    # Another hash than the one that orders them, or the test pictures would be a prefix.
+    ranked = sorted(files, key=lambda path: position("holdout/" + path))
+    test = {path for path in ranked if position("holdout/" + path) < fraction} or {ranked[0]}
+    if len(test) == len(files):
+        test.remove(ranked[-1])
+    return {"train": [f for f in files if f not in test], "test": [f for f in files if f in test]}
+
+
+def _classes(files: list[str]) -> list[str]:
+    """Names of the first-level folders, sorted; none if a picture lies beside them or there is only one."""
+    tops = {file.partition("/")[0] if "/" in file else "" for file in files}
+    return [] if "" in tops or len(tops) < 2 else sorted(tops)

@@ -1,0 +1,195 @@
+"""The paper's Eq. 2: what a model q(is it the same thing?, what was done? | two views) is taught.
+
+    L = sum_i lambda_id,i L_id,i + sum_j lambda_manip,j L_manip,j     (+ online probes, which the encoder does not feel)
+
+The one convention for weights, throughout the project:
+* lambda_id multiplies the identity loss averaged over its anchors (NT-Xent: the 2B anchors of both views). So 2.0 is
+  SimCLR's sum of the two directional losses, and what the authors' runs used: their values carry over as they are.
+* lambda_manip multiplies the cross-entropy averaged over valid pairs AND over live components. The paper's Eq. 5 writes
+  a sum over components: lambda of the sum form = lambda here / number of components.
+* L_reg, the third part of Eq. 2, is the optimiser's weight decay.
+
+Legend: B samples of this rank, V views, D width of the pooled features.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from stec.encoder import Encoder, Features
+from stec.errors import UsageError
+from stec.views import Views
+
+FORWARD_VIEWS = ("joint", "separate")
+Sums = dict[str, tuple[Tensor, Tensor]]
+
+
+class Out(NamedTuple):
+    """loss: a scalar whose mean over ranks is the global loss; sums {metric: (sum, count)}: this rank's, detached."""
+
+    loss: Tensor
+    sums: Sums
+
+
+def tally(values: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(sum, count) of the items whose mask is true (all, if None), detached."""
+    values = values.detach().float()
+    if mask is None:
+        return values.sum(), torch.full((), float(values.numel()), device=values.device)
+    return torch.where(mask, values, torch.zeros_like(values)).sum(), mask.sum().float()
+
+
+class Term(nn.Module):
+    """One addend of the objective: an identity model, a manipulation model or a probe.
+
+    needs: outputs of the encoder it reads; couples_batch: whether an item's loss depends on the others of its batch
+    (then plain gradient accumulation is not exact); pairs: the efference copies it asks for.
+    """
+
+    needs: frozenset[str] = frozenset({"pooled"})
+    couples_batch: bool = True
+    pairs: tuple[tuple[int, int], ...] = ()
+
+    def before_step(self, encoder: Encoder, step: int, total: int) -> None:
+        """Called before each of `total` optimiser steps (momentum copies, queues, freezes). Nothing by default."""
+
+    def forward(self, features: tuple[Features, ...], views: Views) -> Out:
+        raise NotImplementedError
+
+    def describe(self) -> str:
+        """A phrase for the line printed at the start of a run: what is averaged, and its chance level."""
+        return type(self).__name__
+
+    def chance(self) -> dict[str, float]:
+        """{metric: what a guesser who sees nothing gets}, for those metrics whose chance level is known beforehand."""
+        return {}
+
+
+Terms = Mapping[str, tuple[float, Term]]
+
+
+class STEC(nn.Module):
+    """An encoder and its objective. Each group of terms is {name: (weight, term)}.
+
+    forward_views: "joint" encodes views of equal size in one call (batch norm sees them together, as the paper's does),
+    "separate" one view at a time. UsageError if a weight is negative, or a term reads what the encoder does not give.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        identity: Terms,
+        manipulation: Terms,
+        probes: Terms,
+        *,
+        forward_views: str = "joint",
+    ):
+        super().__init__()
+        if forward_views not in FORWARD_VIEWS:
+            raise UsageError(f"forward_views={forward_views!r} is unknown: choose one of {', '.join(FORWARD_VIEWS)}.")
+        self.forward_views = forward_views
+        self.encoder = encoder
+        self.weights: dict[str, float] = {}
+        self.identity = self._admit("identity", identity)
+        self.manipulation = self._admit("manipulation", manipulation)
+        self.probes = self._admit("probes", probes)
+        if not self.identity and not self.manipulation:
+            raise UsageError("the objective is empty: choose an identity or a manipulation model.")
+
+    def _admit(self, group: str, terms: Terms) -> nn.ModuleDict:
+        given = set(self.encoder.dims)
+        for name, (weight, term) in terms.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise UsageError(f"{group}.{name}.weight={weight} is out of range: it must be finite, 0 or more.")
+            if missing := term.needs - given:
+                wanted, offered = ", ".join(sorted(missing)), ", ".join(sorted(given))
+                raise UsageError(f"{group}.{name} reads the output {wanted}, but this encoder gives {offered}.")
+            self.weights[f"{group}.{name}"] = float(weight)
+        return nn.ModuleDict({name: term for name, (_, term) in terms.items()})
+
+    def _terms(self) -> list[tuple[str, str, Term]]:
+        groups = {"identity": self.identity, "manipulation": self.manipulation, "probes": self.probes}
+        return [(group, name, term) for group, terms in groups.items() for name, term in terms.items()]  # type: ignore[misc]
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """The efference copies (from view, to view) that the terms ask for, in order of appearance."""
+        return tuple(dict.fromkeys(pair for _, _, term in self._terms() for pair in term.pairs))
+
+    @property
+    def couples_batch(self) -> bool:
+        return any(term.couples_batch for _, _, term in self._terms())
+
+    def chance(self) -> dict[str, float]:
+        """{metric: chance level} of all terms."""
+        return {metric: level for _, _, term in self._terms() for metric, level in term.chance().items()}
+
+    def describe(self) -> str:
+        """One line for the start of a run: the weights, what each multiplies, and the chance levels."""
+        each = [
+            f"{self.weights[f'{kind}.{name}']:g} x {name} [{term.describe()}]" for kind, name, term in self._terms()
+        ]
+        return "loss = " + " + ".join(each)
+
+    def before_step(self, step: int, total: int) -> None:
+        for _, _, term in self._terms():
+            term.before_step(self.encoder, step, total)
+
+    def encode(self, xs: tuple[Tensor, ...]) -> tuple[Features, ...]:
+        """Features of each of V views [B, ...]; neighbours of one shape share a call if forward_views is "joint"."""
+        if self.forward_views == "separate":
+            return tuple(self.encoder(x) for x in xs)
+        features: list[Features] = []
+        for _, same in groupby(xs, key=lambda x: x.shape):
+            group = list(same)
+            features += _split(self.encoder(torch.cat(group) if len(group) > 1 else group[0]), len(group))
+        return tuple(features)
+
+    def score(self, features: tuple[Features, ...], views: Views, grad_share: bool = False) -> Out:
+        """Eq. 2 on encoded views. Out.loss is what to differentiate, probes included; train/loss leaves the probes out.
+
+        grad_share: also measure train/grad_share_manip = |g_manip| / (|g_manip| + |g_id|), the norms of the weighted
+        losses' gradients at the pooled features of all views (all ranks must ask at the same step).
+        """
+        losses: dict[str, Tensor] = {}
+        sums: Sums = {}
+        for group, name, term in self._terms():
+            out: Out = term(features, views)
+            weighted = self.weights[f"{group}.{name}"] * out.loss
+            losses[group] = losses[group] + weighted if group in losses else weighted
+            # Two terms of one kind report under one name: the later one adds its own.
+            sums |= {(f"{metric}/{name}" if metric in sums else metric): pair for metric, pair in out.sums.items()}
+        objective = torch.stack([losses[group] for group in ("identity", "manipulation") if group in losses]).sum()
+        sums["train/loss"] = tally(objective)
+        felt = [f.pooled for f in features if f.pooled.requires_grad]
+        if grad_share and felt and {"identity", "manipulation"} <= losses.keys():
+            mine, theirs = _gradient_norm(losses["manipulation"], felt), _gradient_norm(losses["identity"], felt)
+            sums["train/grad_share_manip"] = tally(mine / (mine + theirs).clamp(min=1e-30))
+        return Out(objective + losses["probes"] if "probes" in losses else objective, sums)
+
+    def forward(self, views: Views, grad_share: bool = False) -> Out:
+        return self.score(self.encode(views.x), views, grad_share)
+
+
+def _split(joint: Features, num: int) -> list[Features]:
+    """Features of `num` equal batches, one after the other, taken apart again."""
+
+    def parts(t: Tensor | None) -> list[Tensor | None]:
+        return [None] * num if t is None else list(t.chunk(num))
+
+    layers: list[dict[str, Tensor] | None] = [None] * num
+    if joint.layers is not None:
+        layers = [{name: t.chunk(num)[i] for name, t in joint.layers.items()} for i in range(num)]
+    local, context, frames = parts(joint.local), parts(joint.context), parts(joint.frames)
+    return [Features(*row) for row in zip(joint.pooled.chunk(num), local, context, frames, layers, strict=True)]
+
+
+def _gradient_norm(loss: Tensor, features: list[Tensor]) -> Tensor:
+    # allow_unused: a term may read one view only, or an inner layer.
+    gradients = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
+    found = [g.float().square().sum() for g in gradients if g is not None]
+    return torch.stack(found).sum().sqrt() if found else torch.zeros((), device=loss.device)

@@ -1,0 +1,108 @@
+import math
+
+import pytest
+import torch
+
+from stec.actions import Component
+from stec.bins import Bins, constant
+from stec.errors import UsageError
+from stec.frames import published
+
+
+def fitted(values: torch.Tensor, component: Component, kind: str = "equal_mass", num_bins: int = 6) -> Bins:
+    return Bins(
+        [component], values[:, None], torch.ones(len(values), 1, dtype=torch.bool), kind=kind, num_bins=num_bins
+    )
+
+
+def grid(low: float, high: float, num: int = 6001) -> torch.Tensor:
+    return torch.linspace(low, high, num, dtype=torch.float64)
+
+
+def test_equal_mass_of_a_uniform_law_is_a_uniform_grid_with_chance_ln_k():
+    bins = fitted(grid(0, 6), Component("c", "s"))
+    assert torch.allclose(bins.edges, torch.tensor([[1.0, 2, 3, 4, 5]], dtype=torch.float64), atol=2e-3)
+    assert torch.allclose(bins.centres, torch.tensor([[0.5, 1.5, 2.5, 3.5, 4.5, 5.5]], dtype=torch.float64), atol=2e-3)
+    assert bins.chance.item() == pytest.approx(math.log(6), abs=1e-5)
+    assert bins.majority.item() == pytest.approx(1 / 6, abs=1e-3)
+
+
+def test_every_value_has_the_bin_between_whose_edges_it_lies():
+    bins = fitted(grid(-2, 5) ** 3, Component("c", "s"))
+    values = grid(-50, 300, 997)
+    number = bins.assign(values[:, None])[:, 0]
+    edges = torch.cat([torch.tensor([-torch.inf]), bins.edges[0], torch.tensor([torch.inf])])
+    assert (edges[number] < values).all()
+    assert (values <= edges[number + 1]).all()
+
+
+def test_an_atom_on_a_quantile_falls_on_one_side_in_any_precision():
+    ratios = (torch.arange(1, 33, dtype=torch.float64)[:, None] / torch.arange(1, 33, dtype=torch.float64)).flatten()
+    bins = fitted(ratios, Component("c", "1"))
+    assert torch.equal(bins.assign(ratios[:, None]), bins.assign(ratios[:, None].float()))
+    noisy = ratios * (1 + 2e-7 * torch.linspace(-1, 1, len(ratios), dtype=torch.float64))
+    assert torch.equal(bins.assign(ratios[:, None]), bins.assign(noisy[:, None]))
+
+
+def test_an_edge_stands_in_the_middle_of_a_gap():
+    both = torch.cat([-1 - torch.rand(1000, generator=torch.Generator().manual_seed(0)).double(), grid(1, 2, 1010)])
+    bins = fitted(both, Component("c", "1"), num_bins=2)
+    assert bins.edges.item() == pytest.approx(0, abs=0.01)
+
+
+def test_heavy_atoms_give_fewer_bins_and_no_empty_one():
+    values = torch.tensor([0.0] * 70 + [1.0] * 20 + [2.0] * 10, dtype=torch.float64)
+    bins = fitted(values, Component("c", "1"))
+    assert bins.num_bins.tolist() == [3]
+    assert torch.bincount(bins.assign(values[:, None])[:, 0]).tolist() == [70, 20, 10]
+    assert bins.exists().tolist() == [[True, True, True]]
+
+
+def test_levels_get_one_bin_each_and_periods_equal_arcs():
+    speed = Component("speed", "1", levels=(0.9, 1.0, 1.1))
+    angle = Component("angle", "rad", period=2 * math.pi)
+    values = torch.stack(
+        [torch.tensor([0.9, 1.0, 1.1]).double().repeat(2000), grid(-3 * math.pi, 3 * math.pi, 6000)], 1
+    )
+    bins = Bins([speed, angle], values, torch.ones_like(values, dtype=torch.bool), kind="equal_mass", num_bins=4)
+    assert bins.num_bins.tolist() == [3, 4]
+    assert torch.isinf(bins.edges[0, 2])
+    assert torch.allclose(bins.edges[1], torch.tensor([-math.pi / 2, 0, math.pi / 2], dtype=torch.float64))
+    assert torch.allclose(bins.chance, torch.tensor([3.0, 4.0], dtype=torch.float64).log(), atol=1e-5)
+    turned = values + torch.tensor([0, 4 * math.pi])
+    same = (bins.assign(turned) == bins.assign(values)).double().mean(dim=0)
+    assert same[0] == 1
+    assert same[1] > 0.999
+
+
+def test_uniform_takes_the_declared_range_or_the_outer_quantiles():
+    ranged = fitted(grid(0, 1), Component("c", "s", low=-3, high=3), kind="uniform")
+    assert torch.allclose(ranged.edges, torch.tensor([[-2.0, -1, 0, 1, 2]], dtype=torch.float64))
+    outer = fitted(grid(0, 1000, 100001), Component("c", "s"), kind="uniform", num_bins=2)
+    assert outer.edges.item() == pytest.approx(500, abs=0.1)
+    assert torch.isfinite(ranged.centres).all()
+
+
+def test_published_is_the_release():
+    components = [Component("linear_xx", "1"), Component("translation_x", "1")]
+    values = torch.stack([grid(-3, 3), grid(-1, 1)], 1)
+    bins = Bins(components, values, torch.ones_like(values, dtype=torch.bool), kind="published", num_bins=6)
+    expected = published.assign(values, published.limits(["linear_xx", "translation_x"]), 6)
+    assert torch.equal(bins.assign(values), expected)
+    assert torch.allclose(bins.edges[1], torch.tensor([-2, -1, 0, 1, 2], dtype=torch.float64) / 6)
+    assert bins.assign(torch.zeros(1, 2)).tolist() == [[2, 2]]
+
+
+def test_constant_components_are_found_among_valid_draws():
+    values = torch.tensor([[1.0, 0.0, 5.0], [1.0 + 1e-9, 1.0, 5.0], [1.0, 2.0, 9.0]], dtype=torch.float64)
+    valid = torch.tensor([[True] * 3, [True] * 3, [True, True, False]])
+    assert constant(values, valid).tolist() == [True, False, True]
+
+
+def test_bad_input_is_told_in_a_sentence():
+    with pytest.raises(UsageError, match="equal_mass, uniform, published"):
+        fitted(grid(0, 1), Component("c", "s"), kind="quantile")
+    with pytest.raises(UsageError, match="at least 2"):
+        fitted(grid(0, 1), Component("c", "s"), num_bins=1)
+    with pytest.raises(UsageError, match="no valid draw"):
+        Bins([Component("c", "s")], torch.zeros(4, 1), torch.zeros(4, 1, dtype=torch.bool), kind="uniform", num_bins=3)

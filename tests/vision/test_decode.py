@@ -1,0 +1,203 @@
+"""Every kind of file becomes upright 8-bit RGB; damage and bombs become one sentence; cutting while decoding cuts the same view."""
+
+import io
+import struct
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image as pil
+
+from stec.actions import Compose, sample_views
+from stec.errors import DataError, UsageError
+from stec.rng import make_keys
+from stec_vision.actions import AffineCrop
+from stec_vision.decode import Image, ImageCrop
+
+
+def photograph(height, width):
+    """A smooth picture with some detail, uint8 [H, W, 3]."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / (5 + c)) + np.cos(y / (7 - c)) + np.sin((x + y) / 3.1) / 4 for c in range(3)]
+    return ((np.stack(waves, -1) + 2.25) / 4.5 * 255).round().astype(np.uint8)
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def space(size=32, **options):
+    return Compose({"crop": AffineCrop(size=size, **options)})
+
+
+def whole(raw, **options):
+    return Image(space(), **options).whole(raw)
+
+
+def bomb(width, height):
+    """A well-formed PNG header that promises width x height pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")]
+    parts = [struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in chunks]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_exif_orientation_is_applied(orientation, kind):
+    upright = photograph(20, 30)
+    undo = {
+        2: pil.Transpose.FLIP_LEFT_RIGHT,
+        3: pil.Transpose.ROTATE_180,
+        4: pil.Transpose.FLIP_TOP_BOTTOM,
+        5: pil.Transpose.TRANSPOSE,
+        6: pil.Transpose.ROTATE_90,
+        7: pil.Transpose.TRANSVERSE,
+        8: pil.Transpose.ROTATE_270,
+    }
+    stored = pil.fromarray(upright)
+    if orientation in undo:
+        stored = stored.transpose(undo[orientation])
+    exif = pil.Exif()
+    exif[0x0112] = orientation
+    raw = encoded(stored, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
+    decoder = Image(space())
+    assert decoder.extent(raw) == (20, 30)
+    assert torch.equal(decoder.whole(raw), torch.from_numpy(upright).permute(2, 0, 1))
+
+
+def test_orientation_of_a_jpeg_that_is_reduced_while_decoding():
+    upright = photograph(256, 384)
+    exif = pil.Exif()
+    exif[0x0112] = 6
+    raw = encoded(pil.fromarray(upright).transpose(pil.Transpose.ROTATE_90), "JPEG", quality=98, exif=exif)
+    plain = encoded(pil.fromarray(upright), "JPEG", quality=98)
+    decoder = ImageCrop(space(32))
+    assert decoder.extent(raw) == (256, 384)
+    assert (decoder.whole(raw).float() - decoder.whole(plain).float()).abs().max() <= 8
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "LA", "1", "I;16", "YCbCr"])
+def test_every_mode_becomes_rgb(mode):
+    rgb = pil.fromarray(photograph(16, 24))
+    if mode == "I;16":
+        image, kind = pil.fromarray((np.asarray(rgb.convert("L")).astype(np.uint16) * 257)), "PNG"
+        expected = rgb.convert("L").convert("RGB")
+    else:
+        image, kind = rgb.convert(mode), {"CMYK": "TIFF", "YCbCr": "TIFF"}.get(mode, "PNG")
+        expected = image.convert("RGB")
+    found = whole(encoded(image, kind))
+    assert found.dtype == torch.uint8
+    assert found.shape == (3, 16, 24)
+    assert (found.permute(1, 2, 0).numpy().astype(int) - np.asarray(expected).astype(int)).__abs__().max() <= 1
+
+
+def test_cmyk_jpeg_and_sixteen_bits_are_scaled_not_clipped():
+    grey = pil.fromarray(np.full((8, 8, 3), 128, np.uint8))
+    assert (whole(encoded(grey.convert("CMYK"), "JPEG", quality=95)).float() - 128).abs().max() <= 2
+    assert torch.equal(
+        whole(encoded(pil.fromarray(np.full((8, 8), 40000, np.uint16)))), torch.full((3, 8, 8), 156, dtype=torch.uint8)
+    )
+
+
+def test_transparency_is_laid_on_white():
+    image = pil.new("RGBA", (8, 8), (200, 0, 0, 0))
+    assert whole(encoded(image)).min() == 255
+    palette = pil.new("P", (8, 8), 0)
+    palette.putpalette([10, 20, 30])
+    assert whole(encoded(palette, transparency=0)).min() == 255
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("keep", [0.0, 0.02, 0.5, 0.9])
+def test_damage_is_one_sentence(kind, keep):
+    raw = encoded(pil.fromarray(photograph(64, 64)), kind)
+    cut = raw[: int(len(raw) * keep)]
+    for decoder in (Image(space()), ImageCrop(space())):
+        with pytest.raises(DataError) as caught:
+            decoder.whole(cut)
+        assert "\n" not in str(caught.value)
+
+
+def test_other_formats_are_not_even_tried():
+    with pytest.raises(DataError, match="not a picture"):
+        whole(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n")
+
+
+@pytest.mark.parametrize(("width", "height"), [(9000, 9000), (20000, 20000)])
+def test_a_bomb_is_refused_from_its_header(width, height):
+    raw = bomb(width, height)
+    tracemalloc.start()
+    for decoder in (Image(space()), ImageCrop(space())):
+        for ask in (decoder.extent, decoder.whole):
+            with pytest.raises(DataError):
+                ask(raw)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_a_long_thin_picture_does_not_become_a_large_one():
+    tracemalloc.start()
+    assert Image(space(), size=32).whole(encoded(pil.new("RGB", (20000, 1)))).shape == (3, 32, 32)
+    assert ImageCrop(space(32)).whole(encoded(pil.new("RGB", (1, 20000)))).shape == (3, 32, 32)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_a_size_makes_a_ragged_folder_even():
+    for height, width in [(40, 70), (70, 40), (9, 9)]:
+        raw = encoded(pil.fromarray(photograph(height, width)))
+        decoder = Image(space(), size=24)
+        assert decoder.extent(raw) == (24, 24)
+        assert decoder(raw)[0].shape == (3, 24, 24)
+
+
+@pytest.mark.parametrize("shape", [(300, 400), (401, 299), (64, 64)])
+def test_evaluation_view_is_torchvisions(shape):
+    from torchvision.transforms import v2
+
+    image = pil.fromarray(photograph(*shape))
+    expected = v2.Compose([v2.Resize(73), v2.CenterCrop(64)])(image)
+    found = ImageCrop(space(64)).whole(encoded(image)).permute(1, 2, 0).numpy()
+    assert np.abs(found.astype(int) - np.asarray(expected).astype(int)).max() <= 2
+
+
+def views_both_ways(raw, size, num=24):
+    both = space(size)
+    keys = make_keys(0, 0, torch.arange(num))
+    late, early = Image(both), ImageCrop(both)
+    actions = sample_views(both, keys, torch.tensor([early.extent(raw)] * num), 2)
+    source = late(raw)[0]
+    for sample in range(num):
+        cut = early(raw, actions[:, sample])
+        for view in range(2):
+            expected = both.act(source[None], actions[view, sample : sample + 1], view)[0]
+            assert cut[view].dtype == torch.uint8
+            yield (early.finish(cut[view]) - expected).abs() * 255
+
+
+def test_a_view_is_the_same_whether_cut_now_or_later():
+    """Within 1.5 of 255: two roundings to 8 bits, against none."""
+    raw = encoded(pil.fromarray(photograph(120, 160)))
+    assert max(float(error.max()) for error in views_both_ways(raw, 32)) <= 1.5
+
+
+def test_a_view_of_a_reduced_jpeg_is_nearly_the_same():
+    """Detail that a reduced decoding skips is above what the view can hold: 2 of 255 on average, 12 at worst."""
+    raw = encoded(pil.fromarray(photograph(512, 640)), "JPEG", quality=95)
+    errors = list(views_both_ways(raw, 16, num=12))
+    assert max(float(error.mean()) for error in errors) <= 2
+    assert max(float(error.max()) for error in errors) <= 12
+
+
+def test_refusals():
+    with pytest.raises(UsageError, match="upright"):
+        ImageCrop(space(rotation=0.3))
+    with pytest.raises(UsageError, match="max_pixels"):
+        Image(space(), max_pixels=0)
+    with pytest.raises(UsageError, match="size"):
+        Image(space(), size=0)
