@@ -13,7 +13,7 @@ from stec.errors import UsageError
 
 
 class Component(NamedTuple):
-    """One number of a relative action: its name, unit and range. `levels`: discrete values; `period`: circular if > 0."""
+    """One number of a relative action: name, unit, range. `levels`: values, if discrete; `period` > 0: circular."""
 
     name: str
     unit: str
@@ -53,13 +53,19 @@ class ActionSpace(Protocol):
 
 
 class Compose:
-    """Several action spaces one after the other; parameters and components side by side."""
+    """Several action spaces one after the other; parameters and components side by side.
+
+    UsageError if there is none, or if two components share a name (metrics and answers are told by name).
+    """
 
     def __init__(self, parts: Mapping[str, ActionSpace]):
         if not parts:
             raise UsageError("the action space is empty: at least one part is needed.")
         self.parts = dict(parts)
         self.components = tuple(c for part in self.parts.values() for c in part.components)
+        names = [c.name for c in self.components]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UsageError(f"two parts of the action space ({', '.join(parts)}) have a component {twice[0]!r}.")
         self.slices: dict[str, slice] = {}
         self.num_params = 0
         for name, part in self.parts.items():
@@ -76,16 +82,12 @@ class Compose:
         return x
 
     def relative(self, a: Tensor, b: Tensor) -> Relative:
-        each = [
-            part.relative(a[:, s], b[:, s]) for part, s in zip(self.parts.values(), self.slices.values(), strict=True)
-        ]
+        each = [part.relative(a[:, self.slices[name]], b[:, self.slices[name]]) for name, part in self.parts.items()]
         valid = torch.cat([r.valid for r in each], dim=-1) & self.trusted(a, b)[:, None]
         return Relative(torch.cat([r.values for r in each], dim=-1), valid)
 
     def trusted(self, a: Tensor, b: Tensor) -> Tensor:
-        each = [
-            part.trusted(a[:, s], b[:, s]) for part, s in zip(self.parts.values(), self.slices.values(), strict=True)
-        ]
+        each = [part.trusted(a[:, self.slices[name]], b[:, self.slices[name]]) for name, part in self.parts.items()]
         return torch.stack(each).all(dim=0)
 
 

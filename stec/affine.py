@@ -22,25 +22,34 @@ def identity(dimension: int, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.eye(dimension + 1, dtype=dtype)
 
 
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    # Autocast would multiply float32 matrices in 16 bits: three digits are not enough to tell where a window lies.
+    with torch.autocast(a.device.type, enabled=False):
+        return a @ b
+
+
 def compose(outer: Tensor, inner: Tensor) -> Tensor:
     """outer o inner, [..., d+1, d+1] each: first inner, then outer."""
-    return outer @ inner
+    return _product(outer, inner)
 
 
 def invert(matrix: Tensor) -> Tensor:
-    """The inverse map, [..., d+1, d+1]; torch's LinAlgError if the linear part is singular (a window without extent)."""
-    linear = torch.linalg.inv(matrix[..., :-1, :-1])
-    return homogeneous(linear, -(linear @ matrix[..., :-1, -1:]).squeeze(-1))
+    """The inverse map, [..., d+1, d+1]; torch's LinAlgError if the linear part is singular (a window without extent).
+
+    The error is for the CPU: elsewhere the check would make the host wait for the device, in every step.
+    """
+    linear = torch.linalg.inv_ex(matrix[..., :-1, :-1], check_errors=matrix.device.type == "cpu").inverse
+    return homogeneous(linear, -_product(linear, matrix[..., :-1, -1:]).squeeze(-1))
 
 
 def window(centre: Tensor, half: Tensor) -> Tensor:
-    """Axis-aligned window from centre and signed half-size, [..., d] each, in source coordinates; negative half = mirrored."""
+    """Axis-aligned window from centre and half-size, [..., d] each, in source coordinates; negative half = mirrored."""
     return homogeneous(torch.diag_embed(half), centre)
 
 
 def apply(matrix: Tensor, points: Tensor) -> Tensor:
     """Map points [..., N, d] by matrix [..., d+1, d+1] -> [..., N, d]."""
-    return points @ matrix[..., :-1, :-1].transpose(-1, -2) + matrix[..., None, :-1, -1]
+    return _product(points, matrix[..., :-1, :-1].transpose(-1, -2)) + matrix[..., None, :-1, -1]
 
 
 def entries(matrix: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     known = sorted(names)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}There is: {', '.join(known) or 'nothing installed'}."
+    return f"{hint}There is: {', '.join(known) or 'nothing'}."
 
 
 def find(kind: str, name: str) -> type[Any]:
@@ -58,9 +58,10 @@ def load(kind: str, name: str, entry: Entry) -> type[Any]:
     module, _, attribute = entry.target.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a stranger's module may do anything on import
         raise UsageError(
-            f"{kind}={name!r} of {entry.distribution} cannot be imported from {entry.target}: {error}"
+            f"{kind}={name!r} of {entry.distribution} cannot be imported from {entry.target}:"
+            f" {type(error).__name__}: {error}."
         ) from error
     if not isinstance(found, type):
         raise UsageError(f"{kind}={name!r} of {entry.distribution} is not a class: {entry.target}.")
@@ -115,4 +116,6 @@ def _read(point: EntryPoint) -> Modality:
         raise UsageError(
             f"{point.value} of {_owner(point)} is written for api_version {modality.api_version}, not {API_VERSION}."
         )
+    if strange := sorted(modality.parts.keys() - set(KINDS)):
+        raise UsageError(f"{point.value} of {_owner(point)} declares {strange[0]!r}: {nearest(strange[0], KINDS)}")
     return modality

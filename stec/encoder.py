@@ -19,9 +19,13 @@ class Features(NamedTuple):
 
 
 class Encoder(nn.Module):
-    """A network x -> Features. `dims` tells the width of each output and layer by name ("pooled" always)."""
+    """A network x -> Features. `dims` tells the width of each output and layer by name ("pooled" always).
+
+    prefix: what the names of its state have in front of those by which others know this network ("" if nothing).
+    """
 
     dims: dict[str, int]
+    prefix: str = ""
 
     def forward(self, x: Tensor) -> Features:
         raise NotImplementedError

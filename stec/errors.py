@@ -23,3 +23,11 @@ class DataError(StecError):
     """Data that cannot be read: a damaged shard or sample, or too many of them."""
 
     exit_code = 4
+
+
+class Interrupted(StecError):
+    """A signal asked the run to end; it did so in good order, with a checkpoint."""
+
+    def __init__(self, sentence: str, signal: int):
+        super().__init__(sentence)
+        self.exit_code = 128 + signal

@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stec.catalogue import nearest
@@ -22,27 +22,27 @@ def keywords(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def checked(target: Callable[..., Any], node: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`node` as keyword arguments for `target`; UsageError names the key `where.key`, what it got and what was expected."""
-    parameters = keywords(target)
+    """`node` as keyword arguments for `target`; UsageError names the key `where.key`, what it is and should be."""
+    if not isinstance(node, Mapping):
+        raise UsageError(f"{where}={node!r} has the wrong type: a group of keys was expected.")
+    parameters, hints = keywords(target), typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for key in node:
         if key not in parameters:
             raise UsageError(f"{where}.{key} is unknown: {nearest(str(key), parameters)}")
     for key, parameter in parameters.items():
-        if parameter.default is inspect.Parameter.empty and key not in node:
-            raise UsageError(f"{where}.{key} is missing: it has no default.")
-    init = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(init)
-    result = {}
-    for key, value in node.items():
-        one = dataclasses.make_dataclass("Node", [(key, hints[key])])
-        try:
-            merged = OmegaConf.merge(OmegaConf.structured(one), {key: value})
-            result[key] = OmegaConf.to_container(merged)[key]  # type: ignore[call-overload, index]
-        except OmegaConfBaseException as error:
-            raise UsageError(
-                f"{where}.{key}={value!r} has the wrong type: {_plain(hints[key])} was expected."
-            ) from error
-    return result
+        if node.get(key, parameter.default) in (inspect.Parameter.empty, MISSING):
+            raise UsageError(f"{where}.{key} is missing: {_plain(hints.get(key, Any))} is needed.")
+    return {key: _converted(value, hints.get(key, Any), f"{where}.{key}") for key, value in node.items()}
+
+
+def _converted(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type, by omegaconf's rules ("3" is an int, 3 is a float, 1.5 is no int)."""
+    schema = OmegaConf.structured(dataclasses.make_dataclass("Node", [("value", hint)]))
+    try:
+        container = OmegaConf.to_container(OmegaConf.merge(schema, {"value": value}), resolve=True)
+    except (OmegaConfBaseException, OverflowError) as error:
+        raise UsageError(f"{where}={value!r} has the wrong type: {_plain(hint)} was expected.") from error
+    return typing.cast("dict[str, Any]", container)["value"]
 
 
 def _plain(hint: Any) -> str:

@@ -15,7 +15,7 @@ Legend: B samples of this rank, V views, D width of the pooled features.
 import math
 from collections.abc import Mapping
 from itertools import groupby
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ from stec.views import Views
 
 FORWARD_VIEWS = ("joint", "separate")
 Sums = dict[str, tuple[Tensor, Tensor]]
+T = TypeVar("T")
 
 
 class Out(NamedTuple):
@@ -126,7 +127,10 @@ class STEC(nn.Module):
 
     def chance(self) -> dict[str, float]:
         """{metric: chance level} of all terms."""
-        return {metric: level for _, _, term in self._terms() for metric, level in term.chance().items()}
+        levels: dict[str, float] = {}
+        for _, name, term in self._terms():
+            levels |= _renamed(term.chance(), name, levels)
+        return levels
 
     def describe(self) -> str:
         """One line for the start of a run: the weights, what each multiplies, and the chance levels."""
@@ -161,8 +165,7 @@ class STEC(nn.Module):
             out: Out = term(features, views)
             weighted = self.weights[f"{group}.{name}"] * out.loss
             losses[group] = losses[group] + weighted if group in losses else weighted
-            # Two terms of one kind report under one name: the later one adds its own.
-            sums |= {(f"{metric}/{name}" if metric in sums else metric): pair for metric, pair in out.sums.items()}
+            sums |= _renamed(out.sums, name, sums)
         objective = torch.stack([losses[group] for group in ("identity", "manipulation") if group in losses]).sum()
         sums["train/loss"] = tally(objective)
         felt = [f.pooled for f in features if f.pooled.requires_grad]
@@ -173,6 +176,11 @@ class STEC(nn.Module):
 
     def forward(self, views: Views, grad_share: bool = False) -> Out:
         return self.score(self.encode(views.x), views, grad_share)
+
+
+def _renamed(found: Mapping[str, T], name: str, taken: Mapping[str, T]) -> dict[str, T]:
+    """Two terms of one kind report under one metric's name: the later one adds its own."""
+    return {(f"{metric}/{name}" if metric in taken else metric): value for metric, value in found.items()}
 
 
 def _split(joint: Features, num: int) -> list[Features]:

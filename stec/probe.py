@@ -1,5 +1,6 @@
 """The online probe: a linear reader that trains along with the encoder and never disturbs it."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -45,6 +46,11 @@ class OnlineProbe(Term):
             return Out(loss, {})
         right = (logits.argmax(dim=1) == labels).float()
         return Out(loss, {"probe/online/top1": tally(right, known), "probe/online/loss": tally(losses, known)})
+
+    def chance(self) -> dict[str, float]:
+        """Of a guesser who takes all classes for equally likely."""
+        num = self.linear.out_features
+        return {"probe/online/top1": 1 / num, "probe/online/loss": math.log(num)}
 
     def describe(self) -> str:
         chance = 1 / self.linear.out_features

@@ -1,8 +1,8 @@
 """Counter-based random numbers: a key gives the same number in numpy and torch, on any device, in any worker.
 
 Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). The counter names what is drawn:
-(sample, epoch, view and stream, block); the Philox key is the seed. So a draw is a function of its name and nothing else,
-and any view of any sample can be made again from a line of a log.
+(sample, epoch, view and stream, block); the Philox key is the seed. So a draw is a function of its name and of nothing
+else, and any view of any sample can be made again from a line of a log.
 """
 
 import zlib
@@ -38,15 +38,16 @@ def make_keys(seed: int, epoch: int, samples: Tensor) -> Tensor:
 
 
 def bits(keys: Array, view: int, stream: str, num: int) -> Array:
-    """int64 [B, num] of values in [0, 2^32) for keys int64 [B, 3], a view number and a stream (the name of what is drawn)."""
+    """int64 [B, num], each in [0, 2^32), for keys int64 [B, 3], a view (0..255) and a stream (what is drawn)."""
     blocks = -(-num // 4)
     where = ((zlib.crc32(stream.encode()) & 0xFFFFFF) << 8) | (view & 0xFF)
     if isinstance(keys, Tensor):
-        block: Array = torch.arange(blocks, device=keys.device)[None].expand(len(keys), blocks)
+        block: Array = torch.arange(blocks, device=keys.device)[None]
     else:
-        block = np.broadcast_to(np.arange(blocks, dtype=np.int64), (len(keys), blocks))
-    seed, epoch, sample = keys[:, 0:1] + 0 * block, keys[:, 1:2] + 0 * block, keys[:, 2:3] + 0 * block
-    words = philox((sample & _MASK, epoch & _MASK, 0 * block + where, block), (seed & _MASK, (seed >> 32) & _MASK))
+        block = np.arange(blocks, dtype=np.int64)[None]
+    seed, epoch, sample = keys[:, 0:1], keys[:, 1:2], keys[:, 2:3]
+    counter = (sample & _MASK, epoch & _MASK, 0 * sample + where, block)  # [B, 1] and [1, blocks]: rounds mix them all
+    words = philox(counter, (seed & _MASK, (seed >> 32) & _MASK))
     stack = torch.stack(words, -1) if isinstance(keys, Tensor) else np.stack(words, -1)
     return stack.reshape(len(keys), blocks * 4)[:, :num]
 
@@ -58,7 +59,7 @@ def uniform(keys: Array, view: int, stream: str, num: int) -> Array:
 
 
 def permutation(n: int, seed: int, epoch: int, stream: str) -> np.ndarray:
-    """A permutation of range(n), int64: a pure function of its arguments (ties of 64-bit draws are broken by position)."""
+    """A permutation of range(n), int64, a pure function of its arguments (ties of 64-bit draws go by position)."""
     numbers = np.arange(n, dtype=np.int64)
     keys = np.stack([np.full(n, seed), np.full(n, epoch), numbers], axis=-1).astype(np.int64)
     high, low = bits(keys, 0, stream, 2).T

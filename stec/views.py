@@ -1,5 +1,6 @@
 """Views and the efference copies between them. Here, and only here, the copy is taken."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -9,8 +10,8 @@ from stec.actions import Compose, Relative
 
 
 class Batch(NamedTuple):
-    """What a loader hands over. x: one source [B, ...] for all views, or V views begun by the decoder; actions [V, B, P];
-    keys int64 [B, 3]; group, labels int64 [B] or None (label -1: unknown)."""
+    """What a loader hands over. x: one source [B, ...] for all views, or V views begun by the decoder, uint8 until the
+    decoder's `finish`; actions [V, B, P]; keys int64 [B, 3]; group, labels int64 [B] or None (label -1: unknown)."""
 
     x: tuple[Tensor, ...]
     actions: Tensor
@@ -38,11 +39,22 @@ class Views(NamedTuple):
 
 
 def make_views(
-    batch: Batch, space: Compose, pairs: tuple[tuple[int, int], ...] = ((0, 1),), performed: int = 0
+    batch: Batch,
+    space: Compose,
+    pairs: tuple[tuple[int, int], ...] = ((0, 1),),
+    *,
+    performed: int = 0,
+    finish: Callable[[Tensor], Tensor] | None = None,
 ) -> Views:
-    """Perform the actions (from part `performed` on) and take the efference copy of each ordered pair."""
+    """Complete the views on the device where the batch is, and take the efference copy of each ordered pair.
+
+    finish: the decoder's last step, uint8 -> float (None: x is float already). Then come the actions, from part
+    `performed` on: the decoder has performed those before.
+    """
     num_views = len(batch.actions)
-    sources = batch.x if len(batch.x) == num_views else batch.x * num_views
-    x = tuple(space.act(source, batch.actions[v], v, start=performed) for v, source in enumerate(sources))
+    begun = batch.x if finish is None else tuple(finish(x) for x in batch.x)
+    if len(begun) != num_views:
+        begun = begun * num_views  # one source for all views
+    x = tuple(space.act(begun[v], batch.actions[v], v, start=performed) for v in range(num_views))
     copies = {(i, j): space.relative(batch.actions[i], batch.actions[j]) for i, j in pairs}
     return Views(x, copies, num_views, batch.keys, batch.group, batch.labels)

@@ -148,6 +148,9 @@ class Counter(Term):
     def before_step(self, encoder: Encoder, step: int, total: int) -> None:
         self.seen = (encoder, step, total)
 
+    def chance(self) -> dict[str, float]:
+        return {"train/loss_id": 0.5}
+
     def forward(self, features: tuple[Features, ...], views: Views) -> Out:
         loss = features[0].pooled.square().mean()
         return Out(loss, {"train/loss_id": tally(loss)})
@@ -160,6 +163,7 @@ def test_every_term_hears_of_a_step_and_reports_under_its_own_name():
     assert first.seen == second.seen == (stec.encoder, 3, 10)
     assert not stec.couples_batch
     assert {"train/loss_id", "train/loss_id/two", "train/loss"} == set(stec(some_views()).sums)
+    assert stec.chance() == {"train/loss_id": 0.5, "train/loss_id/two": 0.5}
 
 
 def test_bf16_autocast_trains_every_parameter():

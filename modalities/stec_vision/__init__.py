@@ -29,7 +29,7 @@ MODALITY = Modality(
             "patches": "stec_vision.patches:Patches",
         },
         "picture": {
-            "report": "stec_vision.pictures:ReportPictures",
+            "boxes": "stec_vision.pictures:ReportPictures",
         },
     },
 )

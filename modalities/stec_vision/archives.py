@@ -1,53 +1,19 @@
 """CIFAR and STL-10 as torchvision downloads them, unpacked or not. Nothing but plain arrays is ever unpickled."""
 
 import io
-import pickle
 import tarfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from stec.errors import DataError, UsageError
-
-Sample = dict[str, Any]
-
-_REBUILD: Callable[..., Any] = np.empty(0).__reduce__()[0]  # type: ignore[assignment]
-
-# What a CIFAR batch may call while it is unpickled: numpy's own array rebuilding, and nothing else. The type is built
-# by a function of ours because the flags in these files of 2009 are integers, which numpy no longer takes for
-# booleans.
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): lambda spec, align=False, copy=False: np.dtype(spec, align=bool(align), copy=bool(copy)),
-    ("_codecs", "encode"): lambda text, encoding: str(text).encode(encoding),
-    ("numpy.core.multiarray", "_reconstruct"): _REBUILD,
-    ("numpy._core.multiarray", "_reconstruct"): _REBUILD,
-}
-
-
-class _Plain(pickle.Unpickler):
-    """Rebuilds dictionaries, lists, text, numbers and arrays; refuses everything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise DataError(f"a CIFAR batch asks for {module}.{name}: it holds more than arrays and is not read.")
-        return _ALLOWED[module, name]
-
-
-def unpickle_plain(data: bytes, where: str) -> dict[str, Any]:
-    """The dictionary in a CIFAR batch file; DataError if it is damaged or would run anything."""
-    try:
-        found = _Plain(io.BytesIO(data), encoding="latin1").load()
-    except DataError:
-        raise
-    except Exception as error:  # a damaged pickle raises whatever its broken instructions lead to
-        raise DataError(f"{where}: not a CIFAR batch: {type(error).__name__}: {error}.") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{where}: not a CIFAR batch but a {type(found).__name__}.")
-    return found
+from stec_vision.packers import Sample
+from stec_vision.unpickling import unpickle_plain
 
 
 def lossless(pixels: np.ndarray) -> bytes:
@@ -57,41 +23,111 @@ def lossless(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+class Layout(NamedTuple):
+    """How a data set lies on disk: the archive, the folder in it, and a file by which that folder is known."""
+
+    archive: str
+    folder: str
+    marker: str
+
+
+class Place:
+    """The files of a layout, in `source`: the archive, the folder, or a folder that holds either (unpacked first)."""
+
+    def __init__(self, source: str, layout: Layout):
+        """FileNotFoundError if there is nothing of this layout."""
+        root = Path(source)
+        self.folder = next((p for p in (root, root / layout.folder) if (p / layout.marker).is_file()), None)
+        archives = (p for p in (root, root / layout.archive) if p.name == layout.archive and p.is_file())
+        self.archive, self.inside = next(archives, None), layout.folder
+        if self.folder is None and self.archive is None:
+            raise FileNotFoundError(f"{source}: neither {layout.folder} nor {layout.archive} is here")
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[BinaryIO]:
+        """A file to be read once from beginning to end; DataError if that cannot be done."""
+        try:
+            if self.folder is not None:
+                with (self.folder / name).open("rb") as plain:
+                    yield plain
+            elif self.archive is not None:
+                with tarfile.open(self.archive) as tar:
+                    # Member by member: getmember would decompress gigabytes to the end before it answers.
+                    member = next((m for m in tar if m.name == f"{self.inside}/{name}" and m.isfile()), None)
+                    if member is None:
+                        raise FileNotFoundError("there is no such member")
+                    yield tar.extractfile(member)  # type: ignore[misc]
+        except (KeyError, OSError, tarfile.TarError, EOFError, zlib.error) as error:
+            where = self.folder or self.archive
+            raise DataError(f"{where}: {name} is missing or unreadable: {error}.") from error
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+
 class Cifar:
-    """CIFAR-10 or CIFAR-100, python version: the .tar.gz, the unpacked folder, or the folder that holds either."""
+    """CIFAR-10 or CIFAR-100, python version: the .tar.gz, the unpacked folder, or the folder that holds either.
+
+    classes: 10 or 100, which of the two; None: the one that is there.
+    """
 
     splits = ("train", "test")
+    layouts: ClassVar = {
+        10: Layout("cifar-10-python.tar.gz", "cifar-10-batches-py", "batches.meta"),
+        100: Layout("cifar-100-python.tar.gz", "cifar-100-python", "meta"),
+    }
 
-    def __init__(self, source: str):
-        for folder, many in (("cifar-100-python", True), ("cifar-10-batches-py", False)):
-            try:
-                self._read = _opener(
-                    Path(source), folder, f"{folder.removesuffix('-batches-py').removesuffix('-python')}-python.tar.gz"
-                )
-            except FileNotFoundError:
-                continue
-            self._names = {
-                "train": ["train"] if many else [f"data_batch_{n}" for n in range(1, 6)],
-                "test": ["test" if many else "test_batch"],
-            }
-            self._label, meta, key = (
-                ("fine_labels", "meta", "fine_label_names") if many else ("labels", "batches.meta", "label_names")
-            )
-            self.classes = [str(name) for name in unpickle_plain(self._read(meta), meta)[key]]
-            return
-        raise UsageError(f"{source}: neither cifar-10-batches-py, cifar-100-python nor one of their archives is here.")
+    def __init__(self, source: str, *, classes: int | None = None):
+        if classes not in (None, *self.layouts):
+            raise UsageError(f"packer.classes={classes} must be 10, 100, or null for the one that is there.")
+        found = {}
+        for number, layout in self.layouts.items():
+            if classes in (None, number):
+                try:
+                    found[number] = Place(source, layout)
+                except FileNotFoundError:
+                    continue
+        if not found:
+            names = " or ".join(f"{n.folder} or {n.archive}" for k, n in self.layouts.items() if classes in (None, k))
+            raise UsageError(f"{source}: there is no {names} here.")
+        if len(found) > 1:
+            raise UsageError(f"{source}: CIFAR-10 and CIFAR-100 are both here: packer.classes=10 or 100 says which.")
+        ((number, self._place),) = found.items()
+        if number == 100:
+            self._names, self._label, names = {"train": ["train"], "test": ["test"]}, "fine_labels", "fine_label_names"
+        else:
+            self._names = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
+            self._label, names = "labels", "label_names"
+        meta = self._unpickle(self.layouts[number].marker)
+        if not isinstance(meta.get(names), list):
+            raise DataError(f"{self.layouts[number].marker}: there are no {names} in it.")
+        self.classes = [str(name) for name in meta[names]]
 
     def samples(self, split: str) -> Iterator[Sample]:
         count = 0
         for name in self._names[split]:
-            batch = unpickle_plain(self._read(name), name)
-            pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-            for picture, label in zip(pixels, batch[self._label], strict=True):
-                yield {"__key__": f"{split}-{count:08d}", "webp": lossless(picture), "cls": str(int(label)).encode()}
+            for picture, label in zip(*self._batch(name), strict=True):
+                yield {"__key__": f"{split}-{count:08d}", "webp": lossless(picture), "cls": str(label).encode()}
                 count += 1
 
     def meta(self, split: str) -> dict[str, Any]:  # noqa: ARG002
         return {"classes": self.classes}
+
+    def _unpickle(self, name: str) -> dict[str, Any]:
+        return unpickle_plain(self._place.read(name), name)
+
+    def _batch(self, name: str) -> tuple[np.ndarray, list[int]]:
+        """Pictures uint8 [N, 32, 32, 3] (stored colour by colour) and labels [N]."""
+        batch = self._unpickle(name)
+        try:
+            pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            labels = [int(label) for label in batch[self._label]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{name}: not a CIFAR batch: {type(error).__name__}: {error}.") from error
+        if len(labels) != len(pixels) or not all(0 <= label < len(self.classes) for label in labels):
+            raise DataError(f"{name}: {len(labels)} labels of {len(self.classes)} classes for {len(pixels)} pictures.")
+        return pixels, labels
 
 
 class Stl10:
@@ -101,54 +137,35 @@ class Stl10:
     none.
     """
 
+    splits = ("train", "test", "unlabelled")
+    layout = Layout("stl10_binary.tar.gz", "stl10_binary", "class_names.txt")
+
     def __init__(self, source: str):
         try:
-            self._read = _opener(Path(source), "stl10_binary", "stl10_binary.tar.gz")
-        except FileNotFoundError:
-            raise UsageError(f"{source}: neither stl10_binary nor stl10_binary.tar.gz is here.") from None
-        self.classes = self._read("class_names.txt").decode().split()
-        self.splits = ("train", "test", "unlabelled")
+            self._place = Place(source, self.layout)
+        except FileNotFoundError as error:
+            raise UsageError(f"{error}.") from None
+        self.classes = self._place.read(self.layout.marker).decode(errors="replace").split()
 
     def samples(self, split: str) -> Iterator[Sample]:
         name = {"unlabelled": "unlabeled"}.get(split, split)
-        data = self._read(f"{name}_X.bin")
-        labels = None if split == "unlabelled" else np.frombuffer(self._read(f"{name}_y.bin"), np.uint8)
-        if len(data) % (3 * 96 * 96) or (labels is not None and len(labels) != len(data) // (3 * 96 * 96)):
-            raise DataError(f"{name}_X.bin: {len(data)} bytes are not 96x96 pictures with one label each.")
-        # Stored column by column, one colour after the other.
-        pixels = np.frombuffer(data, np.uint8).reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
-        for count, picture in enumerate(pixels):
-            sample: Sample = {"__key__": f"{split}-{count:08d}", "webp": lossless(np.ascontiguousarray(picture))}
-            if labels is not None:
-                sample["cls"] = str(int(labels[count]) - 1).encode()
-            yield sample
+        labels = None if split == "unlabelled" else self._place.read(f"{name}_y.bin")
+        count = 0
+        with self._place.open(f"{name}_X.bin") as file:  # 2.7 GB without labels: read picture by picture
+            while block := file.read(3 * 96 * 96):
+                if len(block) < 3 * 96 * 96 or (labels is not None and count >= len(labels)):
+                    raise DataError(
+                        f"{name}_X.bin is not 96x96 pictures with one label each: odd from number {count} on."
+                    )
+                # Stored column by column, one colour after the other.
+                picture = np.frombuffer(block, np.uint8).reshape(3, 96, 96).transpose(2, 1, 0)
+                sample: Sample = {"__key__": f"{split}-{count:08d}", "webp": lossless(np.ascontiguousarray(picture))}
+                if labels is not None:
+                    sample["cls"] = str(labels[count] - 1).encode()
+                yield sample
+                count += 1
+        if labels is not None and count < len(labels):
+            raise DataError(f"{name}_X.bin ends after {count} pictures, but {name}_y.bin has {len(labels)} labels.")
 
     def meta(self, split: str) -> dict[str, Any]:
         return {"classes": [] if split == "unlabelled" else self.classes}
-
-
-def _opener(source: Path, folder: str, archive: str) -> Callable[[str], bytes]:
-    """How to read a member of `folder`, unpacked or in its archive; FileNotFoundError if it is nowhere."""
-    for place in (source, source / folder):
-        if place.is_dir() and (place.name == folder or (place / "batches.meta").is_file()):
-            return lambda name: _bytes(place / name)
-    for place in (source, source / archive):
-        if place.is_file() and place.name == archive:
-            return lambda name: _member(place, f"{folder}/{name}")
-    raise FileNotFoundError(folder)
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path.name} is missing or unreadable: {error.strerror}.") from error
-
-
-def _member(archive: Path, name: str) -> bytes:
-    try:
-        with tarfile.open(archive) as tar:
-            file = tar.extractfile(name)
-            return file.read() if file else b""
-    except (KeyError, OSError, tarfile.TarError, EOFError) as error:
-        raise DataError(f"{archive.name}: {name} is missing or unreadable: {error}") from error

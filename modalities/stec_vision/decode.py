@@ -16,7 +16,7 @@ from stec_vision.reading import EXTENSIONS, Picture, to_tensor
 _LARGEST = pil.MAX_IMAGE_PIXELS or 1
 # A JPEG may be decoded at 1/2, 1/4 or 1/8 as long as a crop keeps this many times its final side: what the reduced
 # decoding then still misses is above the frequencies that the final picture can hold.
-_SPARE = 2
+_SPARE = 3
 
 
 class _Decoder:

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from stec.catalogue import nearest
@@ -117,7 +118,7 @@ class ResNet(Encoder):
             layer += [block(inputs, planes, 1) for _ in range(blocks - 1)]
             self.add_module(f"layer{number + 1}", nn.Sequential(*layer))
             widths[f"layer{number + 1}"] = inputs
-        self.taps = tuple(taps or ())
+        self.depth, self.taps = depth, tuple(taps or ())
         for name in self.taps:
             if name not in widths:
                 raise UsageError(f"encoder.taps: {name!r} is unknown: {nearest(name, widths)}")
@@ -132,6 +133,22 @@ class ResNet(Encoder):
             elif isinstance(module, _Block) and zero_init_residual:
                 nn.init.zeros_(module.get_submodule(module.last_norm).weight)  # type: ignore[arg-type]
 
+    def loading_lines(self, file: str) -> list[str]:
+        """Python that loads an exported file into torchvision's model (and timm's); [] if theirs has no such width."""
+        width, kernel, name = self.conv1.out_channels, self.conv1.kernel_size[0], f"resnet{self.depth}"
+        if width != 64:
+            return []
+        lines = ["import torch, torchvision", "from safetensors.torch import load_file"]
+        lines += [f"model = torchvision.models.{name}()", "model.fc = torch.nn.Identity()"]
+        if kernel == 3:
+            lines.append("model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)")
+        if isinstance(self.maxpool, nn.Identity):
+            lines.append("model.maxpool = torch.nn.Identity()")
+        lines.append(f"model.load_state_dict(load_file({file!r}))")
+        if isinstance(self.maxpool, nn.MaxPool2d):
+            lines += ["import timm", f"model = timm.create_model({name!r}, num_classes=0, checkpoint_path={file!r})"]
+        return lines
+
     def forward(self, x: Tensor) -> Features:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         layers: dict[str, Tensor] = {}
@@ -145,8 +162,9 @@ class ResNet(Encoder):
 class Timm(Encoder):
     """A model of timm without its classifier: pooled features [B, D].
 
-    normalize: subtract the mean and divide by the deviation that the model's published weights expect. image_size: for
-    models that are built for one size (vision transformers), in pixels. drop_path: rate of stochastic depth.
+    pretrained: start from the published weights; offline: only if they are on this machine already. normalize:
+    subtract the mean and divide by the deviation that those weights expect. image_size: for models that are built for
+    one size (vision transformers), in pixels. drop_path: rate of stochastic depth.
     """
 
     prefix = "model."
@@ -160,6 +178,7 @@ class Timm(Encoder):
         *,
         model: str,
         pretrained: bool = False,
+        offline: bool = False,
         normalize: bool = True,
         image_size: int | None = None,
         drop_path: float = 0.0,
@@ -169,8 +188,11 @@ class Timm(Encoder):
             raise UsageError(f"encoder.model={model!r} is not in timm {timm.__version__}: {_nearest_model(model)}")
         if not 0 <= drop_path < 1:
             raise UsageError(f"encoder.drop_path={drop_path} must be in [0, 1).")
+        if pretrained and offline and not _at_hand(model):
+            raise UsageError(f"encoder.model={model!r}: its published weights are not on this machine.")
         wanted = {"img_size": image_size, "drop_path_rate": drop_path or None}
         options: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+        self.name, self.options = model, options
         try:
             self.model = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
         except TypeError as error:
@@ -187,8 +209,37 @@ class Timm(Encoder):
         self.register_buffer("mean", torch.tensor(published["mean"]).view(-1, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(published["std"]).view(-1, 1, 1), persistent=False)
 
+    @staticmethod
+    def published(model: str) -> dict[str, Any]:
+        """The description of a model with its published weights, its samples prepared at the size it was trained on."""
+        if not timm.is_model(model):
+            raise UsageError(f"timm/{model} is not in timm {timm.__version__}: {_nearest_model(model)}")
+        size = timm.get_pretrained_cfg(model).input_size[-1]
+        return {
+            "actions": {"affine_crop": {"size": size}},
+            "decoder": {"name": "image_crop"},
+            "picture": {"name": "boxes"},
+            "encoder": {"name": "timm", "model": model, "pretrained": True},
+        }
+
+    def loading_lines(self, file: str) -> list[str]:
+        """Python that loads an exported file into timm's model; its input must be normalised by the last line."""
+        options = "".join(f", {name}={value}" for name, value in self.options.items() if name == "img_size")
+        return [
+            "import timm",
+            f"model = timm.create_model({self.name!r}, num_classes=0{options}, checkpoint_path={file!r})",
+            f"mean, deviation = {self.mean.flatten().tolist()}, {self.deviation.flatten().tolist()}  # of the input",
+        ]
+
     def forward(self, x: Tensor) -> Features:
         return Features(self.model((x - self.mean) / self.deviation))
+
+
+def _at_hand(model: str) -> bool:
+    """Are the weights in the hub's cache? (Looking does not touch the network.)"""
+    published = timm.get_pretrained_cfg(model)
+    names = ("model.safetensors", "pytorch_model.bin")
+    return any(isinstance(try_to_load_from_cache(published.hf_hub_id or "", name), str) for name in names)
 
 
 def _nearest_model(name: str) -> str:

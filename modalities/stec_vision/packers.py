@@ -7,6 +7,8 @@ A packer names its `splits`, yields the samples of one ({"__key__", extension: b
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ _TEST_NAMES = ("val", "test", "valid", "validation")
 
 def position(name: str) -> float:
     """A number in [0, 1) that depends on the name alone: orders and splits samples the same on every machine."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+    # surrogateescape: a file name need not be text.
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:6], "big") / 2**48
 
 
 class ImageFolder:
@@ -42,18 +45,24 @@ class ImageFolder:
         if not root.is_dir():
             raise UsageError(f"{source}: no such folder of pictures.")
         test = next((name for name in _TEST_NAMES if (root / name).is_dir()), None)
-        if test is not None and (root / "train").is_dir():
-            self._files = {"train": _pictures(root / "train"), "test": _pictures(root / test)}
-            roots = {"train": root / "train", "test": root / test}
+        apart = test is not None and (root / "train").is_dir()
+        if apart:
+            self._roots = {"train": root / "train", "test": root / str(test)}
+            self._files = {split: _pictures(folder) for split, folder in self._roots.items()}
         else:
             self._files = _hold_out(_pictures(root), holdout)
-            roots = dict.fromkeys(self._files, root)
-        self._roots = roots
+            self._roots = dict.fromkeys(self._files, root)
         for split, files in self._files.items():
             if not files:
-                raise UsageError(f"{roots[split]}: no pictures ({', '.join(EXTENSIONS)}) in this folder or below it.")
+                extensions = ", ".join(EXTENSIONS)
+                raise UsageError(f"{self._roots[split]}: no pictures ({extensions}) in this folder or below it.")
         self.splits = tuple(self._files)
         self.classes = _classes([file for files in self._files.values() for file in files])
+        if apart and not self.classes and _classes(self._files["train"]):
+            raise UsageError(
+                f"{self._roots['test']}: these pictures do not lie in folders, one for each class, as those of"
+                f" {self._roots['train']} do: sort them likewise, or move them away."
+            )
 
     def samples(self, split: str) -> Iterator[Sample]:
         """Samples of a split, bytes as they are on disk; "json" keeps the path within the folder."""
@@ -62,7 +71,7 @@ class ImageFolder:
             extension = file.rpartition(".")[2].lower()
             sample: Sample = {
                 "__key__": f"{split}-{count:08d}",
-                "jpg" if extension == "jpeg" else extension: (self._roots[split] / file).read_bytes(),
+                "jpg" if extension == "jpeg" else extension: _bytes(self._roots[split] / file),
                 "json": json.dumps({"path": file}).encode(),
             }
             if self.classes:
@@ -87,24 +96,28 @@ class Npz:
             if not files:
                 raise UsageError(f"{source}: no {split}*.npz in this folder.")
         self.splits = tuple(self._files)
-        self._last = _threshold(self._files["train"], subset)
+        self._kept = {"test": None, "train": _first(self._files["train"], subset)}
 
     def samples(self, split: str) -> Iterator[Sample]:
-        count = 0
+        number, count, kept = 0, 0, self._kept[split]
         for path in self._files[split]:
             names, offset = _array(path, "filename"), _array(path, "offset")
             labels, data = _array(path, "y"), _array(path, "webp").tobytes()
-            if not len(names) == len(labels) == len(offset) - 1 or offset[-1] != len(data):
+            if (
+                not len(names) == len(labels) == len(offset) - 1
+                or offset[-1] != len(data)
+                or (np.diff(offset) < 0).any()
+            ):
                 raise DataError(f"{path.name}: filename, y, offset and webp do not belong together.")
-            for index, name in enumerate(names):
-                if split == "train" and position(str(name)) > self._last:
-                    continue
-                yield {
-                    "__key__": f"{split}-{count:08d}",
-                    "webp": data[offset[index] : offset[index + 1]],
-                    "cls": str(int(labels[index])).encode(),
-                }
-                count += 1
+            for index in range(len(names)):
+                if kept is None or number + index in kept:
+                    yield {
+                        "__key__": f"{split}-{count:08d}",
+                        "webp": data[offset[index] : offset[index + 1]],
+                        "cls": str(int(labels[index])).encode(),
+                    }
+                    count += 1
+            number += len(names)
 
     def meta(self, split: str) -> dict[str, Any]:
         return {"classes": [str(name) for name in _array(self._files[split][0], "classes")]}
@@ -113,20 +126,27 @@ class Npz:
 def _array(path: Path, name: str) -> np.ndarray:
     """One array of an npz; nothing is ever unpickled."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return arrays[name]
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path.name}: no readable array {name!r}: {error}") from error
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return np.asarray(arrays[name])
+    except (OSError, ValueError, LookupError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path.name}: no readable array {name!r}: {error}.") from error
 
 
-def _threshold(files: list[Path], subset: int | None) -> float:
-    """The position of the last picture that belongs to the subset."""
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: unreadable: {error.strerror}.") from error
+
+
+def _first(files: list[Path], subset: int | None) -> frozenset[int] | None:
+    """Numbers of the pictures (over all files) that belong to the subset; None for all."""
     if subset is None:
-        return 1.0
-    positions = np.sort([position(str(name)) for path in files for name in _array(path, "filename")])
+        return None
+    positions = [position(str(name)) for path in files for name in _array(path, "filename")]
     if subset > len(positions):
         raise UsageError(f"packer.subset={subset}: there are only {len(positions)} training pictures.")
-    return float(positions[subset - 1])
+    return frozenset(np.argsort(positions, kind="stable")[:subset].tolist())
 
 
 def _pictures(root: Path) -> list[str]:

@@ -4,22 +4,20 @@ The label is the photograph. Each photograph is cut into blocks, and a block is 
 every patch lies within one block, so no pixel of a test patch is ever seen in training.
 """
 
-import difflib
 import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from stec.catalogue import nearest
 from stec.errors import UsageError
 from stec.rng import permutation
 from stec_vision.archives import lossless
+from stec_vision.packers import Sample
 from stec_vision.reading import EXTENSIONS, Picture
-
-Sample = dict[str, Any]
 
 PHOTOGRAPHS = ("brick", "grass", "gravel", "camera", "coins", "moon", "chelsea", "coffee", "hubble_deep_field", "ihc")
 
@@ -60,11 +58,11 @@ class Patches:
         self._num = {"train": num_train, "test": num_test}
         files = _photographs(source)
         self.classes = list(PHOTOGRAPHS if photographs is None else photographs)
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise UsageError(f"packer.photographs={self.classes} must be different names, at least one.")
         for name in self.classes:
             if name not in files:
-                close = difflib.get_close_matches(name, files, n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                raise UsageError(f"packer.photographs: no {name!r} here; {hint}There is: {', '.join(sorted(files))}.")
+                raise UsageError(f"packer.photographs: no {name!r} here: {nearest(name, files)}")
         self._files = [files[name] for name in self.classes]
 
     def places(self, height: int, width: int, split: str) -> np.ndarray:
@@ -98,7 +96,7 @@ class Patches:
                     ).encode(),
                 }
 
-    def meta(self, split: str) -> dict[str, Any]:  # noqa: ARG002
+    def meta(self, split: str) -> dict[str, list[str]]:  # noqa: ARG002
         return {"classes": self.classes}
 
     def _open(self, file: Path) -> Image.Image:
@@ -128,5 +126,5 @@ def _photographs(source: str) -> dict[str, Path]:
             )
         folder = Path(spec.origin).parent / "data"
     if not folder.is_dir():
-        raise UsageError(f"{source}: no such folder of photographs.")
+        raise UsageError(f"{folder}: no such folder of photographs.")
     return {file.stem: file for file in sorted(folder.iterdir()) if file.suffix[1:].lower() in EXTENSIONS}

@@ -1,6 +1,8 @@
 """How every command ends: with a sentence and an exit code, never with a traceback for the user's own slip."""
 
 import functools
+import os
+import select
 import sys
 from collections.abc import Callable
 
@@ -10,19 +12,35 @@ Main = Callable[[list[str] | None], int]
 
 
 def guarded(main: Main) -> Callable[..., int]:
-    """Wrap `main(argv) -> exit code`: a StecError becomes one sentence on stderr and its exit code; Ctrl-C becomes 130."""
+    """Wrap `main(argv) -> exit code`: a StecError becomes one sentence on stderr and its exit code; Ctrl-C becomes 130.
+
+    A reader that has heard enough (`stec-shards ls | head`) ends the command quietly, with exit code 0.
+    """
 
     @functools.wraps(main)
     def wrapped(argv: list[str] | None = None) -> int:
         try:
-            return main(argv)
+            code = main(argv)
+            sys.stdout.flush()  # here, not when the interpreter is gone and nobody can catch what happens
+            return code
         except StecError as error:
-            print(f"stec: error: {error}", file=sys.stderr)
+            print(f"stec: error: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
             return 130
-        except BrokenPipeError:  # `stec-shards ls | head`
-            sys.stderr.close()
+        except BrokenPipeError:
+            if not _reader_gone():
+                raise
             return 0
 
     return wrapped
+
+
+def _reader_gone() -> bool:
+    """Is it stdout that broke (and not, say, the pipe to a worker)? If so, what is left for it goes nowhere."""
+    watch = select.poll()
+    watch.register(sys.stdout.fileno(), 0)  # errors are reported unasked
+    gone = bool(watch.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone

@@ -48,7 +48,7 @@ def listing() -> dict[str, str]:
             owners[path.stem] = distribution
             found = [
                 line.split(":", 1)[1].strip()
-                for line in path.read_text().splitlines()
+                for line in path.read_text(encoding="utf-8").splitlines()
                 if line.startswith("# One line:")
             ]
             lines[path.stem] = found[0] if found else ""
@@ -60,7 +60,7 @@ class Recipes(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for distribution, folder in folders():
-            if distribution != "stec":
+            if folder != own():
                 search_path.append(provider=distribution, path=f"file://{folder}")
 
 

@@ -9,5 +9,5 @@ from stec import affine
 
 
 def relate(first: Tensor, second: Tensor) -> Tensor:
-    """[..., d+1, d+1] x 2 -> [..., d+1, d+1]. Linear part: new window in units of the old; translation: old half-windows."""
+    """[..., d+1, d+1] x 2 -> [..., d+1, d+1]: size in units of the first window, move in its half-windows."""
     return affine.compose(affine.invert(first), second)

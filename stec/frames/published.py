@@ -1,11 +1,12 @@
-"""The authors' release, bit for bit: its frame and its bins live in this file and nowhere else.
+"""The authors' release: its frame and its bins live in this file and nowhere else.
 
-Facts about the code published with Scherr, Guo and Moraitis (NeurIPS 2022):
-* the vertical axis (the last one of two) points up, so that translation has the opposite sign of ours;
-* the "inverse" of a window inverts the linear part but merely negates the translation, hence
-  E = [linear(second) linear(first)^-1 | t_second - linear(second) linear(first)... ], which is theta_2 @ pseudo_inverse(theta_1);
-* six bins per matrix entry: linear entries over (-2, 2), translations over (-.5, .5), outliers clamped to the edge bins,
-  ties rounded half to even. All entries count, the constant ones included.
+Facts about the code published with the paper (NeurIPS 2022), all of them kept:
+* the second axis points up, so that its translation has the opposite sign of ours (its scale has not);
+* the "inverse" of a window inverts the linear part but merely negates the translation, so that the action is
+  theta_2 @ [inv(S_1) | -t_1], that is linear part S_2 inv(S_1) and translation t_2 - S_2 t_1 (S: linear part of theta);
+* K bins per matrix entry (six in the paper): linear entries over (-2, 2), translations over (-.5, .5), outliers in the
+  end bins, ties rounded half to even. All entries count, the constant ones included;
+* all of it in float32, which decides on which side of an edge a value on it falls.
 """
 
 import torch
@@ -17,21 +18,23 @@ LINEAR_LIMIT = 2.0
 TRANSLATION_LIMIT = 0.5
 
 
-def _upward(matrix: Tensor) -> Tensor:
-    """Flip the sign of the second axis' translation (a release quirk: its crop theta has y up, its scale has not)."""
-    if matrix.shape[-1] != 3:
-        return matrix
-    sign = torch.ones_like(matrix)
-    sign[..., 1, 2] = -1
-    return matrix * sign
-
-
 def relate(first: Tensor, second: Tensor) -> Tensor:
-    """[..., d+1, d+1] x 2 -> [..., d+1, d+1]: theta_2 @ pseudo_inverse(theta_1), translation t_2 - A_2 t_1."""
-    first, second = _upward(first), _upward(second)
-    linear = affine.invert(first)[..., :-1, :-1]
-    pseudo_inverse = affine.homogeneous(linear, -first[..., :-1, -1])
-    return affine.compose(second, pseudo_inverse)
+    """[..., d+1, d+1] x 2 -> [..., d+1, d+1] of the same type: theta_2 @ "inverse"(theta_1)."""
+    size_1, move_1 = _parts(first)
+    size_2, move_2 = _parts(second)
+    inverse = torch.linalg.inv_ex(size_1).inverse
+    # Sums of products instead of `@`, which autocast would carry out in 16 bits.
+    size = (size_2.unsqueeze(-1) * inverse.unsqueeze(-3)).sum(-2)
+    move = move_2 - (size_2 * move_1.unsqueeze(-2)).sum(-1)
+    return affine.homogeneous(size, move).to(first)
+
+
+def _parts(window: Tensor) -> tuple[Tensor, Tensor]:
+    """Linear part [..., d, d] and translation [..., d] in float32, the second axis' translation upwards."""
+    size, move = window[..., :-1, :-1].float(), window[..., :-1, -1].float()
+    if move.shape[-1] == 2:
+        move = move * torch.tensor([1.0, -1.0], device=move.device)
+    return size, move
 
 
 def limits(names: list[str]) -> Tensor:
@@ -46,6 +49,7 @@ def limits(names: list[str]) -> Tensor:
 
 
 def assign(values: Tensor, supports: Tensor, num_bins: int) -> Tensor:
-    """Bin numbers int64 [B, C] of values [B, C] over supports [C, 2], by the release's rounding (half to even, clamped)."""
+    """Bin numbers int64 [B, C] of values [B, C] over supports [C, 2], rounded half to even and clamped."""
+    values = values.float()
     low, high = supports[:, 0].to(values), supports[:, 1].to(values)
     return torch.round((values - low) / (high - low) * num_bins - 0.5).clamp(0, num_bins - 1).long()

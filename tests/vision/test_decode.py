@@ -1,4 +1,4 @@
-"""Every kind of file becomes upright 8-bit RGB; damage and bombs become one sentence; cutting while decoding cuts the same view."""
+"""Every kind of file becomes upright 8-bit RGB, damage and bombs one sentence; cutting while decoding cuts the same."""
 
 import io
 import struct
@@ -85,7 +85,7 @@ def test_orientation_of_a_jpeg_that_is_reduced_while_decoding():
 def test_every_mode_becomes_rgb(mode):
     rgb = pil.fromarray(photograph(16, 24))
     if mode == "I;16":
-        image, kind = pil.fromarray((np.asarray(rgb.convert("L")).astype(np.uint16) * 257)), "PNG"
+        image, kind = pil.fromarray(np.asarray(rgb.convert("L")).astype(np.uint16) * 257), "PNG"
         expected = rgb.convert("L").convert("RGB")
     else:
         image, kind = rgb.convert(mode), {"CMYK": "TIFF", "YCbCr": "TIFF"}.get(mode, "PNG")
@@ -171,7 +171,7 @@ def views_both_ways(raw, size, num=24):
     keys = make_keys(0, 0, torch.arange(num))
     late, early = Image(both), ImageCrop(both)
     actions = sample_views(both, keys, torch.tensor([early.extent(raw)] * num), 2)
-    source = late(raw)[0]
+    source = late.finish(late(raw)[0])
     for sample in range(num):
         cut = early(raw, actions[:, sample])
         for view in range(2):

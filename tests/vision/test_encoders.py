@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torchvision
+from torchvision.transforms import v2
 
 from stec.encoder import tap
 from stec.errors import UsageError
@@ -79,7 +80,7 @@ def test_timm_takes_off_the_published_mean():
     encoder, raw = Timm(model="resnet10t").eval(), Timm(model="resnet10t", normalize=False).eval()
     raw.load_state_dict(encoder.state_dict())
     x = torch.rand(1, 3, 32, 32)
-    published = torchvision.transforms.v2.functional.normalize(x, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    published = v2.functional.normalize(x, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     with torch.no_grad():
         torch.testing.assert_close(encoder(x).pooled, raw(published).pooled, rtol=1e-4, atol=1e-5)
 

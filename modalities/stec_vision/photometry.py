@@ -1,0 +1,253 @@
+"""What changes the light of a picture and not its place: performed, never predicted. torchvision's arithmetic, batched.
+
+Every sample has its own parameters, drawn with its keys; performing them draws nothing.
+
+Legend: B samples [B, 3, H, W], float in [0, 1]; N = H * W pixels; P parameters.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stec.actions import Component, Relative
+from stec.errors import UsageError
+from stec.rng import uniform
+
+# The side of the views for which a blur is told in pixels.
+_BLUR_SIDE = 224
+
+
+class _Nuisance:
+    """What the four share: no component to predict, and which samples need work."""
+
+    components: tuple[Component, ...] = ()
+    num_params = 1
+    at_once = 2**18
+    """On a CPU so many values are changed at a time: what stays in its cache need not be fetched again."""
+
+    def act(self, x: Tensor, action: Tensor, view: int) -> Tensor:  # noqa: ARG002
+        """Perform the actions [B, P] on x float [B, 3, H, W] in [0, 1]; x itself stays as it is."""
+        with torch.autocast(x.device.type, enabled=False):
+            touched = self.touches(action)
+            if x.device.type != "cpu":
+                # Asking an accelerator which samples are touched would stall it: all are changed, and some dropped.
+                return torch.where(touched[:, None, None, None], self.change(x, action), x)
+            out = x.clone()
+            for rows in filter(len, self.alike(touched, action)):
+                for some in rows.split(max(1, self.at_once // x.shape[1:].numel())):
+                    out[some] = self.change(x[some], action[some])
+            return out
+
+    def touches(self, action: Tensor) -> Tensor:
+        """bool [B]: does the action [B, P] change anything?"""
+        return action[:, 0] > 0
+
+    def change(self, x: Tensor, action: Tensor) -> Tensor:
+        """x changed, as a new tensor. On a CPU all rows come from one entry of `alike`."""
+        raise NotImplementedError
+
+    def alike(self, touched: Tensor, action: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
+        """The numbers of the touched samples, in groups whose work is the same."""
+        return (touched.nonzero().squeeze(1),)
+
+    def relative(self, a: Tensor, b: Tensor) -> Relative:  # noqa: ARG002
+        """Nothing to predict: values and valid [B, 0]."""
+        return Relative(a.new_empty(len(a), 0), torch.empty(len(a), 0, dtype=torch.bool, device=a.device))
+
+    def trusted(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: ARG002
+        """bool [B]: the other parts' copies may be learnt from."""
+        return torch.ones(len(a), dtype=torch.bool, device=a.device)
+
+
+class ColorJitter(_Nuisance):
+    """Brightness, contrast, saturation and hue, in an order drawn for each sample, with probability p.
+
+    brightness, contrast, saturation: the factor is uniform in [max(0, 1 - it), 1 + it], and the result clamped to
+    [0, 1]. hue: the shift is uniform within +- it, in turns of the colour circle, at most .5.
+
+    Parameters [B, 8]: the factors of brightness, contrast and saturation and the shift of hue, then their places in the
+    order, 0 to 3 (where p says no: 1, 1, 1, 0, which changes nothing).
+    """
+
+    num_params = 8
+
+    def __init__(
+        self,
+        *,
+        brightness: float = 0.4,
+        contrast: float = 0.4,
+        saturation: float = 0.4,
+        hue: float = 0.1,
+        p: float = 0.8,
+    ):
+        for name, strength in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
+            if not 0 <= strength < math.inf:
+                raise UsageError(f"actions.color_jitter.{name}={strength} must be at least 0.")
+        if not 0 <= hue <= 0.5:
+            raise UsageError(f"actions.color_jitter.hue={hue} must be in [0, 0.5] turns.")
+        _check_probability("color_jitter", p)
+        self.strengths, self.hue, self.p = (brightness, contrast, saturation), hue, p
+
+    def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
+        """float32 [B, 8] for keys int64 [B, 3]."""
+        draws = _draws(keys, view, "color_jitter", 9)
+        ranges = [(max(0.0, 1 - s), 1 + s) for s in self.strengths] + [(-self.hue, self.hue)]
+        values = torch.stack([low + (high - low) * draws[:, i] for i, (low, high) in enumerate(ranges)], dim=1)
+        nothing = torch.tensor([1.0, 1, 1, 0], dtype=torch.float64)
+        values = torch.where(draws[:, 8:] < self.p, values, nothing)
+        places = draws[:, 4:8].argsort(dim=1, stable=True).argsort(dim=1)
+        return torch.cat([values, places], dim=1).float()
+
+    def touches(self, action: Tensor) -> Tensor:
+        return (action[:, :3] != 1).any(dim=1) | (action[:, 3] != 0)
+
+    def alike(self, touched: Tensor, action: Tensor) -> tuple[Tensor, ...]:
+        return tuple((touched & (action[:, 7] == place)).nonzero().squeeze(1) for place in range(4))
+
+    def change(self, x: Tensor, action: Tensor) -> Tensor:
+        hue_at = {int(action[0, 7])} if x.device.type == "cpu" else set(range(4))
+        return _jitter(x.flatten(2), action.to(x.dtype), hue_at).view(x.shape)
+
+
+def _jitter(x: Tensor, action: Tensor, hue_at: set[int]) -> Tensor:
+    """ColorJitter's actions [B, 8] on x [B, 3, N]; hue_at: the places at which any of the samples turns its hue.
+
+    Each sample has its own order. Brightness, contrast and saturation are one formula with different numbers, so at
+    each place all samples take it together, those that turn their hue there with numbers that change nothing.
+    """
+    factors, shift, places = action[:, :3, None], action[:, 3], action[:, 4:, None]
+    here = places == torch.arange(4, device=x.device)
+    factor = torch.where(here[:, :3], factors, torch.ones_like(factors)).prod(dim=1)
+    own, mean = here[:, 2] * (1 - factor), here[:, 1] * (1 - factor)
+    for place in range(4):
+        if hue_at != {place}:
+            x = _blend(x, *(weight[:, place, None, None] for weight in (factor, own, mean)))
+        if place in hue_at:
+            x = _turn(x, shift * here[:, 3, place])
+    return x
+
+
+def _luma(x: Tensor) -> Tensor:
+    """Grey [B, 1, ...] of colours [B, 3, ...] (ITU-R BT.601 rounded as PIL and torchvision do)."""
+    red, green, blue = x.split(1, dim=1)
+    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
+
+
+def _blend(x: Tensor, factor: Tensor, own: Tensor, mean: Tensor) -> Tensor:
+    """factor * x + own * (grey of the pixel) + mean * (mean grey of the picture), clamped to [0, 1].
+
+    x [B, 3, N], the others [B, 1, 1]. Contrast has mean = 1 - factor, saturation own = 1 - factor, the rest is 0.
+    """
+    grey = _luma(x)
+    other = torch.addcmul(grey.mean(dim=2, keepdim=True) * mean, grey, own)
+    return torch.addcmul(other, x, factor).clamp_(0, 1)
+
+
+def _turn(x: Tensor, shift: Tensor) -> Tensor:
+    """Colours x [B, 3, N] turned on the colour circle by shift [B] turns: hue changes, HSV's value and saturation stay.
+
+    With hue, value (the largest channel) and chroma (largest minus least) a channel is value + chroma - 6 * chroma * d:
+    d, clamped to [1/6, 1/3], is the distance on the circle, in turns, of the hue from the channel's (0, 1/3 or 2/3).
+    """
+    red, green, blue = x.unbind(dim=1)
+    value = torch.maximum(torch.maximum(red, green), blue)
+    chroma = value - torch.minimum(torch.minimum(red, green), blue)
+    sextants = 6 * chroma
+    per_turn = sextants.clamp(min=torch.finfo(x.dtype).tiny).reciprocal_()
+    # Which channel is largest, as numbers: on a CPU, choosing by booleans takes ten times as long.
+    is_red, is_green = (torch.eq(one, value, out=torch.empty_like(value)) for one in (red, green))
+    from_red = (green - blue).mul_(per_turn)
+    from_green = (blue - red).mul_(per_turn).add_(1 / 3)
+    from_blue = (red - green).mul_(per_turn).add_(2 / 3)
+    hue = from_blue.lerp_(from_green, is_green).lerp_(from_red, is_red).add_(shift[:, None])
+    channel = torch.arange(3, device=x.device, dtype=x.dtype)[:, None] / 3
+    distance = hue[:, None] - channel
+    distance = distance.sub_(distance.round()).abs_().clamp_(1 / 6, 1 / 3)
+    return torch.addcmul(value.add_(chroma)[:, None], distance, sextants[:, None], value=-1)
+
+
+class Grayscale(_Nuisance):
+    """Three equal channels of grey, with probability p. Parameter [B, 1]: 1 if grey."""
+
+    def __init__(self, *, p: float = 0.2):
+        _check_probability("grayscale", p)
+        self.p = p
+
+    def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
+        """float32 [B, 1] for keys int64 [B, 3]."""
+        return (_draws(keys, view, "grayscale", 1) < self.p).float()
+
+    def change(self, x: Tensor, action: Tensor) -> Tensor:  # noqa: ARG002
+        return _luma(x).expand_as(x)
+
+
+class GaussianBlur(_Nuisance):
+    """Blur with a sampled Gaussian, edges reflected, with probability p; both numbers follow the size of the view.
+
+    kernel: share of the view's side that the kernel spans, rounded down to whole pixels, then up to an odd number.
+    sigma: range of the standard deviation (uniform), in pixels of a view of side 224; side S has S / 224 of it.
+    Parameter [B, 1]: sigma at side 224, 0 if not blurred.
+    """
+
+    # A convolution over few samples at a time does not fill the processor's registers.
+    at_once = 2**21
+
+    def __init__(self, *, p: float = 0.5, kernel: float = 0.1, sigma: tuple[float, float] = (0.1, 2.0)):
+        _check_probability("gaussian_blur", p)
+        if not 0 < kernel <= 1:
+            raise UsageError(f"actions.gaussian_blur.kernel={kernel} must be a share of the view's side in (0, 1].")
+        if len(sigma) != 2 or not 0 < sigma[0] <= sigma[1] < math.inf:
+            raise UsageError(f"actions.gaussian_blur.sigma={list(sigma)} must be two rising numbers above 0.")
+        self.p, self.kernel, self.sigma = p, kernel, (sigma[0], sigma[1])
+
+    def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
+        """float32 [B, 1] for keys int64 [B, 3]."""
+        chosen, where = _draws(keys, view, "gaussian_blur", 2).split(1, dim=1)
+        low, high = self.sigma
+        return torch.where(chosen < self.p, low + (high - low) * where, 0.0).float()
+
+    def change(self, x: Tensor, action: Tensor) -> Tensor:
+        batch, channels, rows, columns = x.shape
+        reach = int(self.kernel * columns) // 2
+        # 0, of those not touched, must not be divided by.
+        sigma = (action.to(x.dtype) * (columns / _BLUR_SIDE)).clamp(min=1e-3)
+        steps = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
+        weights = torch.softmax(-0.5 * (steps / sigma) ** 2, dim=1)
+        weights = weights.repeat_interleave(channels, dim=0)[:, None, :, None]
+        padded = F.pad(x, (reach, reach, reach, reach), mode="reflect").flatten(0, 1)[None]
+        tall = F.conv2d(padded, weights, groups=batch * channels)
+        return F.conv2d(tall, weights.mT, groups=batch * channels).view(batch, channels, rows, columns)
+
+
+class Solarize(_Nuisance):
+    """Values of .5 and above inverted, with probability p. Parameter [B, 1]: 1 if solarised.
+
+    A pair with a solarised view is not learnt from, as in the authors' code: none of its copies is trusted.
+    """
+
+    def __init__(self, *, p: float = 0.2):
+        _check_probability("solarize", p)
+        self.p = p
+
+    def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
+        """float32 [B, 1] for keys int64 [B, 3]."""
+        return (_draws(keys, view, "solarize", 1) < self.p).float()
+
+    def change(self, x: Tensor, action: Tensor) -> Tensor:  # noqa: ARG002
+        return torch.minimum(x, 1 - x)
+
+    def trusted(self, a: Tensor, b: Tensor) -> Tensor:
+        """bool [B]: neither view is solarised."""
+        return ~(self.touches(a) | self.touches(b))
+
+
+def _draws(keys: Tensor, view: int, stream: str, num: int) -> Tensor:
+    """float64 [B, num] in [0, 1): drawn in numpy, whose small arrays cost less; the numbers are the same."""
+    return torch.from_numpy(uniform(keys.numpy(), view, stream, num))
+
+
+def _check_probability(part: str, p: float) -> None:
+    if not 0 <= p <= 1:
+        raise UsageError(f"actions.{part}.p={p} must be a probability in [0, 1].")

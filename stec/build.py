@@ -1,0 +1,211 @@
+"""From a description in plain words to objects. Here names become classes, and the configuration dies.
+
+A description (`spec`) is what a checkpoint and an exported folder keep: names that the installed packages declare, and
+plain arguments; never an import path. All of its nodes are checked against their classes before anything is built.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from stec import catalogue, export
+from stec.actions import Compose
+from stec.encoder import Encoder
+from stec.errors import UsageError
+from stec.nodes import checked
+from stec.objective import STEC, Term
+from stec.probe import OnlineProbe
+from stec.training import checkpoint
+
+SPEC_FORMAT = 1
+
+
+class Part(NamedTuple):
+    """A class (or function), found by name, and keyword arguments that fit it."""
+
+    name: str
+    make: Callable[..., Any]
+    options: dict[str, Any]
+
+    def __call__(self, *injected: Any) -> Any:
+        return self.make(*injected, **self.options)
+
+    def described(self) -> dict[str, Any]:
+        return {"name": self.name, **self.options}
+
+
+class Plan(NamedTuple):
+    """All parts of a model, checked and not yet built; weights beside the terms."""
+
+    actions: dict[str, Part]
+    encoder: Part
+    decoder: Part
+    picture: Part
+    identity: dict[str, tuple[float, Part]]
+    manipulation: dict[str, tuple[float, Part]]
+
+
+class Model(NamedTuple):
+    """What a spec describes. stec is None if the source held an encoder alone (then space may lack components)."""
+
+    encoder: Encoder
+    space: Compose
+    decoder: Any
+    picture: Any
+    stec: STEC | None
+    spec: dict[str, Any]
+
+
+def part(kind: str, node: Mapping[str, Any], where: str) -> Part:
+    """The class that `node["name"]` names among the `kind`s, with the other keys as its checked arguments."""
+    if "name" not in node:
+        raise UsageError(f"{where}.name is missing: {catalogue.nearest('', catalogue.names(kind))}")
+    make = catalogue.find(kind, str(node["name"]))
+    return Part(str(node["name"]), make, checked(make, _options(node), where))
+
+
+def choice(known: Mapping[str, Callable[..., Any]], node: Mapping[str, Any], where: str) -> Part:
+    """As `part`, for names that no package but ours declares."""
+    name = str(node.get("name"))
+    if name not in known:
+        raise UsageError(f"{where}.name={name} is unknown: {catalogue.nearest(name, known)}")
+    return Part(name, known[name], checked(known[name], _options(node), where))
+
+
+def _options(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in node.items() if key != "name"}
+
+
+def _terms(kind: str, node: Mapping[str, Any]) -> dict[str, tuple[float, Part]]:
+    """{name: (weight, part)}; empty if the node's name is "none"."""
+    if node.get("name") == "none":
+        return {}
+    weight = node.get("weight", 1.0)
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
+        raise UsageError(f"{kind}.weight={weight!r} has the wrong type: a number was expected.")
+    rest = {key: value for key, value in node.items() if key != "weight"}
+    return {str(node["name"]): (float(weight), part(kind, rest, kind))}
+
+
+def plan(spec: Mapping[str, Any]) -> Plan:
+    """Check every node of a spec; UsageError in one sentence for the first that does not fit."""
+    actions = {
+        name: part("action_space", {"name": name, **(node or {})}, f"actions.{name}")
+        for name, node in spec["actions"].items()
+        if node is not None
+    }
+    return Plan(
+        actions,
+        part("encoder", spec["encoder"], "encoder"),
+        part("decoder", spec["decoder"], "dataset.decoder"),
+        part("picture", spec["picture"], "dataset.picture"),
+        _terms("identity", spec["identity"]),
+        _terms("manipulation", spec["manipulation"]),
+    )
+
+
+def space(parts: Plan) -> Compose:
+    return Compose({name: make() for name, make in parts.actions.items()})
+
+
+def model(spec: Mapping[str, Any]) -> Model:
+    """Encoder, action space, decoder and objective of a spec whose "extents" and "num_classes" are known."""
+    parts = plan(spec)
+    actions = space(parts)
+    decoder = parts.decoder(actions)
+    encoder: Encoder = parts.encoder()
+    extents = torch.tensor(spec["extents"])
+    identity: dict[str, tuple[float, Term]] = {
+        name: (weight, make(encoder.dims)) for name, (weight, make) in parts.identity.items()
+    }
+    manipulation: dict[str, tuple[float, Term]] = {
+        name: (weight, make(encoder.dims, actions, extents)) for name, (weight, make) in parts.manipulation.items()
+    }
+    probes: dict[str, tuple[float, Term]] = {}
+    if spec["num_classes"] >= 2:
+        probes["online"] = (1.0, OnlineProbe(encoder.dims, spec["num_classes"]))
+    stec = STEC(encoder, identity, manipulation, probes, forward_views=spec["forward_views"])
+    return Model(encoder, actions, decoder, parts.picture(actions), stec, dict(spec))
+
+
+def load(source: str) -> Model:
+    """A trained model from a run directory, a checkpoint, an exported folder, or KIND/NAME such as timm/resnet18.
+
+    On the CPU, in eval mode. UsageError if the source is none of these or does not fit what it says of itself.
+    """
+    path = Path(source)
+    if path.is_dir() and (path / export.SPEC_NAME).is_file():
+        return _exported(path)
+    if path.is_dir() or path.suffix == ".ckpt":
+        return _trained(path)
+    kind, _, name = source.partition("/")
+    if not path.exists() and name and kind in catalogue.names("encoder"):
+        return _published(kind, name)
+    raise UsageError(f"{source}: neither a run directory, a .ckpt file, an exported folder nor ENCODER/NAME.")
+
+
+def _trained(path: Path) -> Model:
+    if path.is_dir():
+        found = checkpoint.latest(path / "checkpoints")
+        if found is None:
+            raise UsageError(f"{path}: no usable checkpoint in it and no {export.SPEC_NAME}.")
+        path = found
+    state = checkpoint.load(path)
+    built = model(_known(state["spec"], str(path)))
+    assert built.stec is not None
+    checkpoint.fill(built.stec, state["model"], str(path))
+    built.stec.eval()
+    return built
+
+
+def _exported(folder: Path) -> Model:
+    spec, encoder, manipulation = export.read(folder)
+    if manipulation is None:
+        spec = {**spec, "manipulation": {"name": "none"}}
+    built = model(_known(spec, str(folder)))
+    checkpoint.fill(built.encoder, {built.encoder.prefix + name: t for name, t in encoder.items()}, str(folder))
+    assert built.stec is not None
+    if manipulation is not None:
+        (term,) = built.stec.manipulation.values()
+        checkpoint.fill(term, manipulation, str(folder))
+    built.stec.eval()
+    return built
+
+
+def _published(kind: str, name: str, offline: bool = False) -> Model:
+    """An encoder by name with its published weights; its own class says how its samples are prepared."""
+    make: Any = catalogue.find("encoder", kind)
+    if not hasattr(make, "published"):
+        raise UsageError(f"{kind}/{name}: encoders of the kind {kind} have no published weights.")
+    none = {"name": "none"}
+    spec = {"format": SPEC_FORMAT, "identity": none, "manipulation": none, **make.published(name)}
+    spec["encoder"] = {**spec["encoder"], "offline": offline}
+    parts = plan(spec)
+    actions = space(parts)
+    encoder: Encoder = parts.encoder()
+    return Model(encoder.eval(), actions, parts.decoder(actions), parts.picture(actions), None, spec)
+
+
+def at_hand(source: str) -> Encoder:
+    """A published encoder, KIND/NAME, if its weights are on this machine already; UsageError if not."""
+    kind, _, name = source.partition("/")
+    return _published(kind, name, offline=True).encoder
+
+
+def weights(encoder: Encoder, source: str) -> None:
+    """Start `encoder` from the weights of another source, name by name; UsageError if any is missing or misshapen."""
+    other = load(source).encoder
+    state = {encoder.prefix + n.removeprefix(other.prefix): t for n, t in other.state_dict().items()}
+    checkpoint.fill(encoder, state, source)
+
+
+def _known(spec: Any, source: str) -> dict[str, Any]:
+    """A stored spec is data: it must be of our format and plain."""
+    if not isinstance(spec, dict) or spec.get("format") != SPEC_FORMAT:
+        found = spec.get("format") if isinstance(spec, dict) else type(spec).__name__
+        raise UsageError(f"{source}: its description has format {found}, this version reads {SPEC_FORMAT}.")
+    json.dumps(spec)
+    return spec

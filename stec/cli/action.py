@@ -1,0 +1,98 @@
+"""`stec-eval action A B --model SOURCE`: what was done? q(action | x, x') in words and a picture."""
+
+import argparse
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from stec import build
+from stec.build import Model
+from stec.errors import DataError, UsageError
+from stec.evaluation.features import frozen
+from stec.manipulation.binned import Binned, Posterior
+
+
+def run(words: list[str]) -> int:
+    """Print the likeliest action from A to B and how sure the model is; write the picture."""
+    parser = argparse.ArgumentParser(prog="stec-eval action", description=__doc__)
+    parser.add_argument("a", type=Path, metavar="A", help="the file of the first view, taken as a whole")
+    parser.add_argument("b", type=Path, metavar="B", help="the file of the second view")
+    parser.add_argument("--model", required=True, metavar="SOURCE", help="run directory, checkpoint or exported folder")
+    parser.add_argument("--out", type=Path, default=Path("action.png"), help="the picture; default: %(default)s")
+    arguments = parser.parse_args(words)
+    files = [_bytes(path) for path in (arguments.a, arguments.b)]
+    model = build.load(arguments.model)
+    a, b = (_look(model, raw, path) for raw, path in zip(files, (arguments.a, arguments.b), strict=True))
+    answer = ask(model, a, b, arguments.model)
+    values = likeliest(answer)
+    print(f"{arguments.a} -> {arguments.b}: {model.picture.words(values)}")
+    _show(answer)
+    arguments.out.write_bytes(model.picture.answer(a[0], b[0], values))
+    print(f"picture: {arguments.out}")
+    return 0
+
+
+def ask(model: Model, a: Tensor, b: Tensor, source: str) -> Posterior:
+    """q(action | a, b) of views a, b [B, ...]; UsageError if the model was not taught to say what was done."""
+    terms = [] if model.stec is None else list(model.stec.manipulation.values())
+    reader = next((term for term in terms if isinstance(term, Binned)), None)
+    if reader is None:
+        raise UsageError(f"{source} has no manipulation model: it cannot say what was done.")
+    with frozen(model.encoder, reader):
+        return reader.posterior(model.encoder(a), model.encoder(b))
+
+
+def likeliest(answer: Posterior) -> dict[str, float]:
+    """{component: a typical value of its likeliest bin} of the first pair."""
+    best = answer.log_probs[0].argmax(dim=1)
+    return {c.name: float(answer.centres[i, best[i]]) for i, c in enumerate(answer.components)}
+
+
+def _show(answer: Posterior) -> None:
+    table = Table()
+    for title in ("component", "likeliest", "between", "unit", "probability", "a guess has"):
+        table.add_column(title, justify="left" if title in ("component", "unit") else "right")
+    probabilities = answer.log_probs[0].exp()
+    for i, component in enumerate(answer.components):
+        num = int(answer.num_bins[i])
+        best = int(probabilities[i].argmax())
+        edges = [float("-inf"), *answer.edges[i, : num - 1].tolist(), float("inf")]
+        table.add_row(
+            component.name,
+            f"{float(answer.centres[i, best]):.2f}",
+            f"{edges[best]:.2f} and {edges[best + 1]:.2f}",
+            component.unit,
+            f"{float(probabilities[i, best]):.0%}",
+            f"{1 / num:.0%}",
+        )
+    Console().print(table)
+
+
+def _look(model: Model, raw: bytes, path: Path) -> Tensor:
+    """The whole sample as the network sees a view, float [1, ...]: the action that leaves out nothing is performed."""
+    decoder, space = model.decoder, model.space
+    try:
+        extent = torch.tensor([decoder.extent(raw)])
+        action = torch.zeros(1, space.num_params)
+        moving = {name: part for name, part in space.parts.items() if part.components}
+        for name, part in moving.items():
+            if not hasattr(part, "still"):
+                raise UsageError(f"actions.{name} does not say what leaving a sample as it is would be (still).")
+            action[:, space.slices[name]] = part.still(extent)
+        x: Tensor = decoder.finish(decoder(raw, action)[0][None])
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    for name in list(space.parts)[decoder.performs :]:
+        if name in moving:
+            x = moving[name].act(x, action[:, space.slices[name]], 0)
+    return x
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error

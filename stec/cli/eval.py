@@ -1,0 +1,244 @@
+"""`stec-eval SOURCE [data=PATH] [key=value ...]`: measure an encoder. `stec-eval action A B --model SOURCE`: ask it.
+
+SOURCE: a run directory, a checkpoint, an exported folder, or ENCODER/NAME such as timm/resnet18.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+from rich.table import Table
+
+from stec import build, export, protocols
+from stec.build import Model
+from stec.cli import action, recipes
+from stec.cli.door import guarded
+from stec.data import Dataset, Splits, open_data
+from stec.errors import UsageError
+from stec.evaluation.features import extract
+from stec.evaluation.linear import sgd
+from stec.evaluation.suite import Row
+from stec.loading import Stream
+from stec.measure import Measure
+from stec.nodes import checked
+from stec.training.options import Hardware
+from stec.views import make_views
+
+_BATCH = 250
+
+KEYS = """keys:
+  data=PATH         shards, or what a packer reads; a run's own data if it is left out
+  packer=NAME       who reads PATH, if it holds no shards
+  tap=NAME          pooled (default), projector, or a layer named in the encoder's taps
+  train_pairs=N test_pairs=N   pairs of views for the action reader
+  knn.k=N knn.temperature=T linear.grid=[C,...] linear.max_iter=N
+  action.bins=KIND action.num_bins=N action.hidden=N action.epochs=N
+  sgd.epochs=N ...  also the paper's SGD protocol (all keys of sgd; --sgd for its defaults)"""
+
+
+@guarded
+def main(argv: list[str] | None = None) -> int:
+    """0; 2 for a slip of the user; 3 for features that are not finite; 4 for damaged data."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["action"]:
+        return action.run(words[1:])
+    parser = argparse.ArgumentParser(
+        prog="stec-eval", description=__doc__, epilog=KEYS, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("source", metavar="SOURCE")
+    parser.add_argument("keys", nargs="*", metavar="key=value")
+    parser.add_argument("--baselines", action="store_true", help="also measure the raw input and the untrained encoder")
+    parser.add_argument(
+        "--sgd", action="store_true", help="also fit a linear reader by the paper's SGD protocol (slow)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the numbers and protocols as JSON")
+    parser.add_argument("--device", default="auto", help="default: %(default)s")
+    parser.add_argument("--num-workers", type=int, default=None, help="loading processes; default: by the cores")
+    arguments = parser.parse_intermixed_args(words)
+    return _measure(arguments)
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    keys = _keys(arguments.keys)
+    config = _config(arguments.source)
+    data, packer, fit = keys.pop("data", None), keys.pop("packer", None), keys.pop("sgd", {} if arguments.sgd else None)
+    suite = protocols.suite(_merged(_protocols(config), keys))
+    fitting = None if fit is None else checked(sgd, fit, "sgd")
+    if suite.tap == "projector" and (Path(arguments.source) / export.SPEC_NAME).is_file():
+        raise UsageError("tap=projector: an exported folder holds no projector; name the run directory instead.")
+    hardware = Hardware(device=arguments.device, num_workers=arguments.num_workers)
+    model = build.load(arguments.source)
+    splits, max_bad = _data(config, data, packer)
+    (model.stec or model.encoder).to(hardware.device)
+    measure = Measure(suite, model, splits, hardware, max_bad)
+    rows = measure.baselines(_untrained(model), None) if arguments.baselines else {}
+    row = measure.row(model.encoder)
+    protocol = dict(suite.describe())
+    if fitting is not None:
+        row["eval/linear_sgd/top1"] = _sgd(measure, fitting)
+        protocol["eval/linear_sgd"] = "SGD (the paper's protocol) on augmented samples, the encoder frozen"
+    rows[arguments.source] = row
+    if splits.test is None:
+        print("There is no test split: labels are not used, and pairs are other views of the samples fitted on.")
+    show(rows, protocol, _chance(measure, row))
+    if arguments.out is not None:
+        told = {"source": arguments.source, "data": _fingerprints(splits), "rows": rows, "protocol": protocol}
+        arguments.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+def _sgd(measure: Measure, options: Mapping[str, Any]) -> float:
+    """The paper's protocol: samples augmented by what is predicted of the actions (no nuisances), encoder frozen."""
+    model, splits, tap, device = measure.model, measure.splits, measure.suite.tap, measure.hardware.device
+    if splits.test is None:
+        raise UsageError("the SGD protocol needs a test split, and this data has none.")
+    live = {name for name, part in model.space.parts.items() if part.components}
+    moving = {name: node for name, node in model.spec["actions"].items() if name in live}
+    parts = build.plan({**model.spec, "actions": moving})
+    space = build.space(parts)
+    head, workers = measure.projector(), measure.hardware.num_workers
+    test = extract(model.encoder, measure.samples(splits.test), tap=tap, device=device, head=head)
+    read = partial(extract, model.encoder, tap=tap, device=device, head=head)
+    decoder = parts.decoder(space)
+    size = min(_BATCH, splits.labelled.num_samples)
+    stream = Stream(
+        splits.labelled, decoder, space, batch_size=size, num_views=1, num_workers=workers, max_bad=measure.max_bad
+    )
+
+    def batches(epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for batch in stream.batches(epoch):
+            views = make_views(batch.to(device), space, (), performed=decoder.performs, finish=decoder.finish)
+            assert batch.labels is not None
+            yield views.x[0], batch.labels
+
+    return sgd(lambda epoch: read(batches(epoch)), test, **options)
+
+
+def show(rows: Mapping[str, Row], protocol: Mapping[str, str], chance: Row) -> None:
+    """One line a metric, one column an encoder, and what a guesser gets who sees nothing; then the protocols."""
+    table = Table()
+    for title in ("", *rows, "chance"):
+        table.add_column(title, justify="left" if not title else "right")
+    hidden = ("/c", "/converged")  # of the linear probe: in the JSON
+    names = dict.fromkeys(n for row in rows.values() for n in row if not n.endswith(hidden))
+    for name in names:
+        if not name.startswith(("eval/action_chance/", "eval/action_majority/")):
+            table.add_row(name, *(_cell(name, row.get(name)) for row in rows.values()), _cell(name, chance.get(name)))
+    console = Console()
+    console.print(table)
+    for start, words in protocol.items():
+        if start == "features" or any(name.startswith(start) for name in names):
+            console.print(f"{start}: {words}", highlight=False)
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1%}" if name.endswith("/top1") or "_acc/" in name else f"{value:.3f}"
+
+
+def _chance(measure: Measure, row: Row) -> Row:
+    """top1: always naming the commonest class; accuracy of an action: always the fullest bin; bits: none."""
+    found: Row = {}
+    test = measure.splits.test
+    if test is not None and any(name.endswith("/top1") for name in row):
+        labels = torch.cat([y for _, y in measure.samples(test)])
+        labels = labels[labels >= 0]
+        share = float(labels.bincount().max()) / len(labels)
+        found = {name: share for name in row if name.endswith("/top1")}
+    for name in row:
+        component = name.rpartition("/")[2]
+        if name.startswith("eval/action_bits/"):
+            found[name] = 0.0
+        elif name.startswith("eval/action_acc/"):
+            found[name] = row[f"eval/action_majority/{component}"]
+    return found
+
+
+def _keys(words: list[str]) -> dict[str, Any]:
+    """key=value words as a nested mapping; a path is taken as it is written."""
+    for word in words:
+        if "=" not in word:
+            raise UsageError(f"{word!r} is not of the form key=value.")
+    plain = {key: value for key, _, value in (word.partition("=") for word in words) if key in ("data", "packer")}
+    rest = [word for word in words if word.partition("=")[0] not in plain]
+    try:
+        nested = OmegaConf.to_container(OmegaConf.from_dotlist(rest), resolve=True)
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+        raise UsageError(f"{' '.join(rest)} is not readable as key=value: {str(error).splitlines()[0]}") from error
+    assert isinstance(nested, dict)
+    return {**{str(key): value for key, value in nested.items()}, **plain}
+
+
+def _config(source: str) -> dict[str, Any] | None:
+    """The configuration of the run that a directory or checkpoint belongs to, if it does."""
+    path = Path(source)
+    file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
+    if not path.exists() or not file.is_file():
+        return None
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    if not isinstance(found, dict) or not isinstance(found.get("dataset"), dict):
+        raise UsageError(f"{file} is not the configuration of a run.")
+    return found
+
+
+def _protocols(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The protocols a run was measured with, or the standard ones."""
+    if config is None:
+        node = yaml.safe_load((recipes.own() / "evaluation" / "standard.yaml").read_text(encoding="utf-8"))
+    else:
+        node = config.get("evaluation") or {}
+    return {key: value for key, value in node.items() if key not in ("online_probe", "baseline")}
+
+
+def _merged(node: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(node)
+    for key, value in keys.items():
+        merged[key] = {**(merged.get(key) or {}), **value} if isinstance(value, dict) else value
+    return merged
+
+
+def _data(config: Mapping[str, Any] | None, data: str | None, packer: str | None) -> tuple[Splits, float]:
+    """What is measured on, and the share of damaged samples that is put up with."""
+    if config is None and data is None:
+        raise UsageError("data=PATH is needed: this source does not say what it was trained on.")
+    dataset, node = Dataset(name="evaluation", needs_data=True), {"name": packer}
+    if config is not None:
+        own = {k: v for k, v in config["dataset"].items() if k not in ("packer", "decoder", "picture")}
+        dataset = Dataset(**checked(Dataset, own, "dataset"))
+        node = config["dataset"]["packer"] if packer is None else node
+        data = data if data is not None else config.get("data")
+    if node["name"] is None:
+
+        def nobody(source: str) -> Any:
+            raise UsageError(f"data={source} holds no shards: say who reads it with packer=NAME.")
+
+        return open_data(dataset, data, nobody, {}), dataset.max_bad
+    chosen = build.part("packer", node, "packer")
+    return open_data(dataset, data, chosen, chosen.described()), dataset.max_bad
+
+
+def _untrained(model: Model) -> Any:
+    """The same network with weights drawn anew."""
+    node = dict(model.spec["encoder"])
+    node |= {"pretrained": False} if "pretrained" in node else {}
+    torch.manual_seed(0)
+    return build.plan({**model.spec, "encoder": node}).encoder()
+
+
+def _fingerprints(splits: Splits) -> dict[str, str]:
+    named = {"train": splits.labelled, "test": splits.test}
+    return {name: shards.fingerprint for name, shards in named.items() if shards is not None}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""`stec-export SOURCE [--out FOLDER]`: the trained encoder as safetensors under the names that other libraries know,
+with the manipulation model, a description and a model card. SOURCE: a run directory or a checkpoint."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stec import __version__, build
+from stec.cli.door import guarded
+from stec.errors import UsageError
+from stec.export import export
+from stec.training import checkpoint
+
+
+@guarded
+def main(argv: list[str] | None = None) -> int:
+    """0; 2 for a slip of the user."""
+    parser = argparse.ArgumentParser(prog="stec-export", description=__doc__)
+    parser.add_argument("source", type=Path, metavar="SOURCE")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: exported, in the run directory")
+    arguments = parser.parse_args(argv)
+    file, run = _found(arguments.source)
+    out = arguments.out if arguments.out is not None else run / "exported"
+    model = build.load(str(file))
+    assert model.stec is not None
+    terms = list(model.stec.manipulation.values())
+    state = checkpoint.load(file)
+    metrics, protocol = _measured(run, file)
+    lines = export(
+        out,
+        model.spec,
+        model.encoder,
+        terms[0] if terms else None,
+        metrics=metrics,
+        protocol=protocol,
+        facts=_facts(run, state),
+    )
+    print(f"exported to {out}; load it with\n\n    " + "\n    ".join(lines))
+    return 0
+
+
+def _found(source: Path) -> tuple[Path, Path]:
+    """The checkpoint that is meant, and the directory of its run."""
+    if source.is_dir():
+        newest = checkpoint.latest(source / "checkpoints")
+        if newest is None:
+            raise UsageError(f"{source}: there is no checkpoint in it; name a run directory or a checkpoint.")
+        return newest, source
+    if source.suffix != ".ckpt" or not source.is_file():
+        raise UsageError(f"{source} is neither a run directory nor a checkpoint (.ckpt).")
+    return source, source.resolve().parent.parent
+
+
+def _measured(run: Path, file: Path) -> tuple[dict[str, float], dict[str, str]]:
+    """The trained row of the run's table with its protocols, if it is the last checkpoint that is exported."""
+    table = run / "table.json"
+    newest = checkpoint.stored(run / "checkpoints")[-1:]
+    if not table.is_file() or [path.resolve() for path in newest] != [file.resolve()]:
+        return {}, {}
+    told = json.loads(table.read_text(encoding="utf-8"))
+    return told["rows"].get("trained", {}), told["protocol"]
+
+
+def _facts(run: Path, state: Mapping[str, Any]) -> dict[str, str]:
+    config = run / "config.yaml"
+    known = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    data = state.get("data", {})
+    facts = {
+        "recipe": known.get("name"),
+        "data": known.get("dataset", {}).get("name"),
+        "data fingerprint": data.get("fingerprint"),
+        "batch size": data.get("batch_size"),
+        "seed": data.get("seed"),
+        "steps": state["step"],
+        "made by": f"stec {__version__}",
+    }
+    return {name: str(value) for name, value in facts.items() if value is not None}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

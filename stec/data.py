@@ -1,0 +1,133 @@
+"""Where the samples of an experiment are: shards as they are, or anything a packer reads, packed once into a cache."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from stec.errors import DataError, UsageError
+from stec.samples import Decoder, extent
+from stec.shards.reader import Shards, find_split
+from stec.shards.writer import pack
+
+log = logging.getLogger("stec")
+
+# Samples whose sizes are looked up: the bins of the manipulation model are fitted on actions drawn for these.
+_NUM_EXTENTS = 64
+
+
+class Splits(NamedTuple):
+    """train: what is learnt from; labelled: what probes are fitted on (often the same); test: what they are tested on."""
+
+    train: Shards
+    labelled: Shards
+    test: Shards | None
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the labels; empty if the probes have nothing to learn."""
+        return list(self.labelled.meta.get("classes", []))
+
+
+class Dataset:
+    """The options of a data set: which split is learnt from, and how its samples are served.
+
+    needs_data: whether `data=PATH` must be given; train_split: the split to learn from; resident: keep all samples
+    decoded in memory; window: shards that are shuffled together; max_bad: the fraction of damaged samples to live with.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        needs_data: bool,
+        train_split: str = "train",
+        resident: bool = False,
+        window: int = 8,
+        max_bad: float = 0.0,
+    ):
+        if window < 1:
+            raise UsageError(f"dataset.window={window} must be at least 1: how many shards are shuffled together.")
+        if not 0 <= max_bad < 1:
+            raise UsageError(f"dataset.max_bad={max_bad} must be in [0, 1): the fraction of damaged samples allowed.")
+        self.name, self.needs_data, self.train_split = name, needs_data, train_split
+        self.resident, self.window, self.max_bad = resident, window, max_bad
+
+
+def open_data(dataset: Dataset, data: str | None, packer: Callable[[str], Any], identity: dict[str, Any]) -> Splits:
+    """The splits behind `data`; packs into the cache first if it holds no shards.
+
+    packer: makes the packer of a source; identity: its name and options, part of the cache's name. UsageError if there
+    is nothing at `data`.
+    """
+    if data is None and dataset.needs_data:
+        raise UsageError(f"{dataset.name} needs data=PATH: a folder that its packer reads, or one with shards.")
+    if data is not None and not Path(data).exists():
+        raise UsageError(f"data={data}: there is no such file or folder.")
+    root = Path(data) if data is not None else None
+    if root is None or not (root.is_dir() and find_split(root, dataset.train_split)):
+        root = _packed(dataset.name, data or "", packer, identity)
+    train = find_split(root, dataset.train_split)
+    if train is None:
+        raise UsageError(f"data={data}: no split {dataset.train_split!r} among its shards.")
+    labelled = train if dataset.train_split == "train" else find_split(root, "train")
+    return Splits(train, labelled or train, find_split(root, "test"))
+
+
+def cache() -> Path:
+    """Where packed data sets lie: $STEC_CACHE, else stec/ in the user's cache folder."""
+    given = os.environ.get("STEC_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "stec"
+
+
+def extents(shards: Shards, decoder: Decoder) -> list[list[int]]:
+    """The distinct sizes [N][d] of some samples spread over the shards, read from their headers; damaged ones are
+    passed over."""
+    found = set()
+    for sample in range(0, shards.num_samples, max(1, shards.num_samples // _NUM_EXTENTS)):
+        with suppress(DataError):
+            found.add(extent(shards, decoder, sample))
+    if not found:
+        raise DataError(f"{shards.folder}: none of the samples looked at can be read.")
+    return [list(size) for size in sorted(found)]
+
+
+def _packed(name: str, source: str, packer: Callable[[str], Any], identity: dict[str, Any]) -> Path:
+    """The cached shards of a source, packed now if they are not there; processes wait for one another."""
+    facts = json.dumps([identity, os.path.realpath(source) if source else "", _listing(source)], sort_keys=True)
+    root = cache() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+    with _locked(root.with_name(root.name + ".lock")):
+        if not root.is_dir():
+            log.info("packing %s into %s (once)", source or name, root)
+            pack(packer(source), root)
+    return root
+
+
+def _listing(source: str) -> str:
+    """A digest of names, sizes and times of all files of a source, so that changed data is packed anew."""
+    digest = hashlib.sha256()
+    root = Path(source)
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()) if source else []
+    for path in files:
+        facts = path.stat()
+        digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise UsageError(f"the cache {path.parent} cannot be written ({error.strerror}): set STEC_CACHE.") from error
+    with file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,178 @@
+"""One experiment from its configuration to its report: check everything, find the data, build, train, measure, tell."""
+
+import copy
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from stec import build, distributed
+from stec.data import Dataset, Splits, extents, open_data
+from stec.errors import UsageError
+from stec.evaluation.decodability import Reader
+from stec.evaluation.knn import Knn
+from stec.evaluation.linear import Logistic
+from stec.evaluation.suite import Suite
+from stec.loading import Stream, worker_deaths
+from stec.measure import Measure
+from stec.nodes import checked
+from stec.resident import Resident
+from stec.summary import tell
+from stec.training.loop import train
+from stec.training.optim import OPTIMIZERS
+from stec.training.options import Hardware, Training
+from stec.training.run import Run
+from stec.views import make_views
+
+log = logging.getLogger("stec")
+
+
+class Settings:
+    """The keys of a configuration that belong to no group.
+
+    batch_size: the global batch, over all ranks; data: what to learn from; weights: what to start from; run_dir, resume:
+    see Run; forward_views: see STEC.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        seed: int,
+        batch_size: int,
+        data: str | None,
+        weights: str | None,
+        forward_views: str,
+        resume: str,
+        run_dir: str,
+    ):
+        if not 0 <= seed < 2**31:
+            raise UsageError(f"seed={seed} must be at least 0 and below 2^31.")
+        if batch_size < 2:
+            raise UsageError(f"batch_size={batch_size} must be at least 2.")
+        self.name, self.seed, self.batch_size, self.data, self.weights = name, seed, batch_size, data, weights
+        self.forward_views, self.resume, self.run_dir = forward_views, resume, run_dir
+
+
+class Experiment:
+    """All sections of a configuration, checked against what they configure; nothing is built yet."""
+
+    def __init__(self, config: Mapping[str, Any]):
+        scalars = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
+        self.settings = Settings(**checked(Settings, scalars, ""))
+        dataset = {k: v for k, v in config["dataset"].items() if k not in ("packer", "decoder", "picture")}
+        self.dataset = Dataset(**checked(Dataset, dataset, "dataset"))
+        self.packer = build.part("packer", config["dataset"]["packer"], "dataset.packer")
+        self.training = Training(**checked(Training, config["training"], "training"))
+        self.hardware = Hardware(**checked(Hardware, config["hardware"], "hardware"))
+        self.optimizer = build.choice(OPTIMIZERS, config["optimizer"], "optimizer")
+        self.suite, self.online_probe, self.baseline = _evaluation(config["evaluation"])
+        sections = ("actions", "encoder", "identity", "manipulation")
+        self.spec: dict[str, Any] = {
+            "format": build.SPEC_FORMAT,
+            **{key: config[key] for key in sections},
+            "decoder": config["dataset"]["decoder"],
+            "picture": config["dataset"]["picture"],
+            "forward_views": self.settings.forward_views,
+        }
+        build.plan(self.spec)
+
+    def describe(self, splits: Splits) -> dict[str, Any]:
+        """The spec, completed with what only the data can tell."""
+        parts = build.plan(self.spec)
+        sizes = extents(splits.train, parts.decoder(build.space(parts)))
+        probed = splits.classes if self.online_probe and splits.labelled is splits.train else []
+        return {**self.spec, "extents": sizes, "classes": splits.classes, "num_classes": len(probed)}
+
+
+def run(config: Mapping[str, Any]) -> None:
+    """Run (or continue, or merely report as finished) the experiment that a composed configuration describes."""
+    experiment = Experiment(config)
+    settings, hardware = experiment.settings, experiment.hardware
+    with (
+        distributed.process_group(hardware.device),
+        Run(settings.run_dir, config, resume=settings.resume) as directory,
+    ):
+        if directory.finished:
+            directory.say(f"{settings.run_dir}: this run is finished; choose another run_dir or seed for a new one.")
+            return
+        with worker_deaths():
+            _run(experiment, directory)
+
+
+def _run(experiment: Experiment, directory: Run) -> None:
+    settings, dataset, hardware = experiment.settings, experiment.dataset, experiment.hardware
+    splits = open_data(dataset, settings.data, experiment.packer, experiment.packer.described())
+    directory.say(_told(splits))
+    torch.manual_seed(settings.seed)
+    spec = experiment.describe(splits)
+    model = build.model(spec)
+    assert model.stec is not None
+    stec, decoder, space = model.stec, model.decoder, model.space
+    if settings.weights is not None:
+        build.weights(stec.encoder, settings.weights)
+    begun = copy.deepcopy(stec.encoder)
+    serve = (
+        partial(Resident, device=hardware.device)
+        if dataset.resident
+        else partial(Stream, num_workers=hardware.num_workers)
+    )
+    stream = serve(
+        splits.train,
+        decoder,
+        space,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        window=dataset.window,
+        max_bad=dataset.max_bad,
+    )
+    complete = partial(make_views, space=space, pairs=stec.pairs, performed=decoder.performs, finish=decoder.finish)
+    measure = Measure(experiment.suite, model, splits, hardware, dataset.max_bad)
+    rows: dict[str, dict[str, float]] = {}
+
+    def evaluate(step: int) -> dict[str, float]:
+        """The trained row; on the first rank, while the others wait."""
+        if directory.main:
+            directory.say(f"step {step}: evaluating")
+            rows["trained"] = measure.row(stec.encoder)
+        distributed.barrier()
+        return rows.get("trained", {})
+
+    data = {"fingerprint": splits.train.fingerprint, "batch_size": settings.batch_size, "seed": settings.seed}
+    train(
+        stec,
+        stream,
+        complete,
+        experiment.optimizer(stec, settings.batch_size),
+        experiment.training,
+        hardware,
+        directory,
+        evaluate,
+        spec=spec,
+        data=data,
+    )
+    if directory.main and directory.finished:
+        baselines = measure.baselines(begun, experiment.baseline)
+        tell(directory, measure, {**baselines, "trained": rows["trained"]}, settings.name)
+
+
+def _evaluation(node: Mapping[str, Any]) -> tuple[Suite, bool, str | None]:
+    """The protocols; whether a probe trains along; and the published model to compare with."""
+    protocols = {"knn": Knn, "linear": Logistic, "action": Reader}
+    made = [kind(**checked(kind, node[name] or {}, f"evaluation.{name}")) for name, kind in protocols.items()]
+    rest = {key: value for key, value in node.items() if key not in protocols}
+    online, baseline = rest.pop("online_probe"), rest.pop("baseline")
+    if not isinstance(online, bool):
+        raise UsageError(f"evaluation.online_probe={online!r} has the wrong type: true or false was expected.")
+    if not (baseline is None or isinstance(baseline, str)):
+        raise UsageError(f"evaluation.baseline={baseline!r} has the wrong type: ENCODER/NAME or null was expected.")
+    return Suite(*made, **checked(Suite, rest, "evaluation")), online, baseline
+
+
+def _told(splits: Splits) -> str:
+    parts = [f"{splits.train.num_samples:,} samples to learn from in {len(splits.train.shard_sizes)} shards"]
+    parts += [f"{splits.test.num_samples:,} to test on"] if splits.test is not None else ["no test split"]
+    parts += [f"{len(splits.classes)} classes"] if splits.classes else ["no labels"]
+    return f"data: {', '.join(parts)} ({splits.train.folder})"

@@ -1,0 +1,192 @@
+"""Batches as they are needed: worker processes read, draw the actions, decode and stack; the order is never theirs."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from stec.actions import ActionSpace
+from stec.errors import DataError, StecError, UsageError
+from stec.samples import Decoder, Source, Tally, make_batch, read_whole
+from stec.steps import Steps
+from stec.views import Batch
+
+Item = TypeVar("Item")
+
+PATIENCE = 600
+"""Seconds after which workers that deliver nothing are given up."""
+
+
+class Stream:
+    """A source of batches for data of any size: nothing is kept, `num_workers` processes work ahead (0: none).
+
+    steps_per_epoch: what is left over, less than a batch, is dropped. replaced: damaged samples that were replaced so
+    far. The batches of a step are a function of (seed, epoch, step): of no worker, and of no step before.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        decoder: Decoder,
+        space: ActionSpace,
+        *,
+        batch_size: int,
+        num_views: int = 2,
+        seed: int = 0,
+        window: int = 8,
+        num_workers: int = 0,
+        max_bad: float = 0.0,
+        shuffle: bool = True,
+    ):
+        """batch_size: over all ranks. window: shards over which samples are shuffled. max_bad: share of the samples
+        seen that may be damaged (and are replaced within their slots) before a DataError says so."""
+        self._steps = Steps(source, batch_size=batch_size, seed=seed, window=window, shuffle=shuffle)
+        self._tally = Tally(max_bad)
+        self._make = partial(make_batch, source, decoder, space, num_views, seed)
+        self._num_workers = _checked(num_workers)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._steps.per_epoch
+
+    @property
+    def replaced(self) -> int:
+        return self._tally.damaged
+
+    def batches(self, epoch: int, first: int = 0) -> Iterator[Batch]:
+        """This rank's part of the steps first, first + 1, ... of an epoch; what lies before `first` is not read.
+
+        Dropping the iterator ends its workers. DataError: too many damaged samples; UsageError: sizes differ;
+        StecError: the decoder failed otherwise, or a worker died.
+        """
+        return self._deliver(epoch, self._steps.parts(epoch, first))
+
+    def _deliver(self, epoch: int, parts: Sequence[np.ndarray]) -> Iterator[Batch]:
+        for batch, damaged in _worked(partial(self._make, epoch), parts, self._num_workers):
+            self._tally.count(len(batch.keys), damaged)
+            yield batch
+
+
+def examples(
+    source: Source, decoder: Decoder, *, batch_size: int = 256, num_workers: int = 0, max_bad: float = 0.0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The evaluation views uint8 [B, ...] and labels int64 [B] (-1: unknown) of all samples in stored order, the last
+    batch smaller. Damaged samples, if max_bad allows any, are left out."""
+    parts = np.split(np.arange(source.num_samples), range(batch_size, source.num_samples, batch_size))
+    tally = Tally(max_bad)
+    for whole in _worked(partial(read_whole, source, decoder), parts, _checked(num_workers)):
+        tally.count(len(whole.numbers) + len(whole.damaged), whole.damaged)
+        if whole.numbers:
+            yield whole.x, whole.labels
+
+
+def remake(
+    source: Source, decoder: Decoder, space: ActionSpace, key: Sequence[int] | Tensor, num_views: int = 2
+) -> Batch:
+    """The batch of the one sample that a row (seed, epoch, sample) of `Batch.keys` names, as it was in training."""
+    seed, epoch, sample = (int(number) for number in key)
+    if not 0 <= sample < source.num_samples:
+        raise UsageError(f"there is no sample {sample}: the data set has {source.num_samples}.")
+    batch, damaged = make_batch(source, decoder, space, num_views, seed, epoch, [sample])
+    if damaged:
+        raise DataError(f"{damaged[0].reason}.")
+    return batch
+
+
+@contextmanager
+def worker_deaths() -> Iterator[None]:
+    """Within it, a worker that dies is one sentence (StecError). torch raises wherever the main process happens to be:
+    hence a training loop runs within it as a whole, not only its wait for the next batch."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise _lost(error) from error
+
+
+def _lost(error: Exception) -> StecError:
+    said = (str(error) or type(error).__name__).splitlines()[0].strip().rstrip(".")
+    return StecError(
+        f"a process that reads data for this one is lost ({said}): was it killed for want of memory, is /dev/shm full,"
+        " or does the disk hang? Fewer hardware.num_workers need less memory, and 0 works without such processes."
+    )
+
+
+def _checked(num_workers: int) -> int:
+    if num_workers < 0:
+        raise UsageError(f"hardware.num_workers={num_workers} must be at least 0.")
+    return num_workers
+
+
+def _worked(make: Callable[[Sequence[int]], Item], parts: Sequence[np.ndarray], num_workers: int) -> Iterator[Item]:
+    """make(part) of each part, in order, made ahead by worker processes; what goes wrong there is raised here."""
+    loader: DataLoader[Any] = DataLoader(
+        _Made(make),
+        batch_size=None,  # an item is a batch already
+        sampler=parts,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        timeout=PATIENCE if num_workers else 0,
+        worker_init_fn=_begin_worker,
+        generator=torch.Generator(),  # torch draws a seed for workers, which have no use for it: not from the trainer's
+    )
+    try:
+        for item in loader:
+            if isinstance(item, StecError):
+                raise item
+            yield item
+    except (RuntimeError, OSError, EOFError) as error:
+        if not num_workers:
+            raise
+        raise _lost(error) from error
+
+
+class _Made(Dataset[Any]):
+    """make(part) as an item; an error is an item too, since torch would give it another type and many lines."""
+
+    def __init__(self, make: Callable[[Sequence[int]], Any]):
+        self._make = make
+
+    def __getitem__(self, part: Sequence[int]) -> Any:
+        try:
+            return self._make(part)
+        except (UsageError, DataError) as error:
+            return error
+        except Exception as error:  # a fault of a decoder or an action space: its traceback travels along as a note
+            failure = error if isinstance(error, StecError) else StecError(f"{type(error).__name__}: {error}")
+            failure.add_note(traceback.format_exc())
+            return failure
+
+
+def _as_it_is(item: Item) -> Item:
+    return item
+
+
+def _begin_worker(_: int) -> None:
+    """Leave it to the main process what a signal to all processes of a run means (Ctrl-C, a scheduler, torchrun): it
+    finishes its step, which a dying worker would break; but obey the main process, and do not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main = multiprocessing.parent_process()
+    if main is not None and hasattr(signal, "sigtimedwait"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_follow, args=(main.pid, os.getppid()), daemon=True).start()
+
+
+def _follow(main: int, parent: int) -> None:
+    while os.getppid() == parent:
+        came = signal.sigtimedwait({signal.SIGTERM}, 0.5)
+        if came is not None and came.si_pid == main:
+            break
+    os._exit(0)

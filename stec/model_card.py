@@ -1,0 +1,66 @@
+"""The model card of an exported folder: what it is, what it scored by which protocol, and the lines that load it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+
+def card(name: str, about: Mapping[str, Any], lines: Sequence[str], manipulation: nn.Module | None) -> str:
+    """Markdown from the content of stec.json, the loading lines and the manipulation model (for its components)."""
+    spec = about["spec"]
+    sections = [
+        f"---\nlibrary_name: stec\ntags: [self-supervised, feature-extraction]\n---\n\n# {name}\n",
+        "An encoder pretrained without labels by `stec` (self-supervised learning through efference copies: is it the "
+        "same thing, and what was done to it?).\n",
+        "| | |\n|---|---|\n" + "\n".join(f"| {key} | {_cell(value)} |" for key, value in _facts(about).items()) + "\n",
+        "## Load it\n\n```python\n" + "\n".join(lines) + "\n```\n",
+    ]
+    if manipulation is not None:
+        sections.append(_actions(manipulation, spec))
+    if about["metrics"]:
+        sections.append(_metrics(about["metrics"], about["protocol"]))
+    sections.append(
+        "## Licence and limits\n\nThe code that made these weights is under Apache-2.0. They were computed from the "
+        "data named above: whoever passes them on must respect the terms of that data. They know what that data shows, "
+        "with its gaps and biases; measure them on your own task before you rely on them.\n"
+    )
+    return "\n".join(sections)
+
+
+def _facts(about: Mapping[str, Any]) -> dict[str, str]:
+    spec = about["spec"]
+    parts = {
+        kind: _part(spec[kind]) for kind in ("encoder", "identity", "manipulation") if isinstance(spec.get(kind), dict)
+    }
+    if isinstance(spec.get("actions"), dict):
+        parts["actions"] = ", ".join(spec["actions"])
+    files = {f"sha256 of {name}": digest for name, digest in about["sha256"].items()}
+    return {**{str(k): str(v) for k, v in about["facts"].items()}, **parts, **files}
+
+
+def _part(node: Mapping[str, Any]) -> str:
+    options = ", ".join(
+        f"{key} {value}" for key, value in node.items() if key != "name" and value not in (None, [], "")
+    )
+    return f"{node.get('name', '?')} ({options})" if options else str(node.get("name", "?"))
+
+
+def _actions(manipulation: nn.Module, spec: Mapping[str, Any]) -> str:
+    components = getattr(manipulation, "components", ())
+    listed = "\n".join(f"* `{c.name}` in {c.unit}" for c in components)
+    source = f"`manipulation.safetensors` ({_part(spec['manipulation'])})" if "manipulation" in spec else "It"
+    text = (
+        f"{source} answers q(action | x, x'): what was done between two views. It gives a probability for each bin of:"
+    )
+    return f"## What was done?\n\n{text}\n\n{listed}\n"
+
+
+def _metrics(metrics: Mapping[str, float], protocol: Mapping[str, str]) -> str:
+    rows = "\n".join(f"| `{name}` | {value:.4g} |" for name, value in sorted(metrics.items()))
+    how = "\n".join(f"* `{start}`: {words}" for start, words in protocol.items())
+    return f"## Measured\n\n| metric | value |\n|---|---|\n{rows}\n\n{how}\n"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,18 @@
+"""The node `evaluation` of a configuration as a suite of protocols; every one of its keys is checked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from stec.evaluation.decodability import Reader
+from stec.evaluation.knn import Knn
+from stec.evaluation.linear import Logistic
+from stec.evaluation.suite import Suite
+from stec.nodes import checked
+
+
+def suite(node: Mapping[str, Any]) -> Suite:
+    """UsageError names the key `evaluation.KEY` that does not fit."""
+    parts = {"knn": Knn, "linear": Logistic, "action": Reader}
+    made = [make(**checked(make, node.get(name) or {}, f"evaluation.{name}")) for name, make in parts.items()]
+    rest = {key: value for key, value in node.items() if key not in parts}
+    return Suite(*made, **checked(Suite, rest, "evaluation"))

@@ -1,0 +1,261 @@
+"""Samples -> rows of a batch: read, measure, draw the actions, decode; and what takes the place of a damaged sample.
+
+All of it is a function of (seed, epoch, sample), whichever process does it. Legend: B samples, V views, P parameters of
+an action, d dimensions of an extent.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from stec.actions import ActionSpace, sample_views
+from stec.errors import DataError, StecError, UsageError
+from stec.rng import bits, make_keys
+from stec.views import Batch
+
+TRIES = 5
+"""How many samples are drawn, one after the other, to stand in for a damaged one."""
+
+
+class Source(Protocol):
+    """What samples are read from: `stec.shards.Shards`, or anything with this face that can be pickled."""
+
+    @property
+    def num_samples(self) -> int: ...
+
+    @property
+    def shard_sizes(self) -> tuple[int, ...]: ...
+
+    @property
+    def meta(self) -> dict[str, Any]: ...
+
+    def read(self, sample: int) -> dict[str, bytes]:
+        """The members of a sample by extension; DataError naming it if it is damaged."""
+
+    def where(self, sample: int) -> str:
+        """Shard and key of a sample, for logs and errors."""
+
+
+class Decoder(Protocol):
+    """Bytes -> tensors, uint8 until `finish`. performs: how many leading parts of the actions it performs itself."""
+
+    @property
+    def extensions(self) -> tuple[str, ...]: ...
+
+    @property
+    def performs(self) -> int: ...
+
+    def extent(self, raw: bytes) -> tuple[int, ...]:
+        """The size that actions are drawn for, from the header alone; DataError if it is damaged or over a limit."""
+
+    def __call__(self, raw: bytes, actions: Tensor | None) -> tuple[Tensor, ...]:
+        """V views begun with actions [V, P]; if it performs nothing, `(whole(raw),)`: one source for all views."""
+
+    def whole(self, raw: bytes) -> Tensor:
+        """The evaluation view, which needs no action."""
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Float tensor of x, of a sample or a batch, on whatever device x is."""
+
+
+class Damaged(NamedTuple):
+    """A sample that could not be used, and the sentence that says why, naming it."""
+
+    sample: int
+    reason: str
+
+
+class Whole(NamedTuple):
+    """Samples without any action: x [B, ...], extents int64 [B, d], labels int64 [B], numbers; and the damaged ones."""
+
+    x: Tensor
+    extents: Tensor
+    labels: Tensor
+    numbers: list[int]
+    damaged: list[Damaged]
+
+
+class Tally:
+    """How many samples were damaged so far, of how many; each is logged once, and too many are an error."""
+
+    def __init__(self, max_bad: float):
+        if not 0 <= max_bad < 1:
+            raise UsageError(f"dataset.max_bad={max_bad} must be at least 0 and below 1: it is a share of the samples.")
+        self.max_bad, self.seen, self.damaged = max_bad, 0, 0
+        self._told: set[int] = set()
+
+    def count(self, seen: int, damaged: Sequence[Damaged]) -> None:
+        """DataError above the limit, which is max(1, max_bad * seen) samples, or none at all if max_bad is 0."""
+        self.seen, self.damaged = self.seen + seen, self.damaged + len(damaged)
+        if damaged and not self.max_bad:
+            raise DataError(f"{damaged[0].reason} (dataset.max_bad=0: no damaged sample is put up with).")
+        for one in damaged:
+            if one.sample not in self._told:
+                logging.getLogger("stec").warning("damaged sample: %s", one.reason)
+                self._told.add(one.sample)
+        if damaged and self.damaged > max(1, self.max_bad * self.seen):
+            raise DataError(
+                f"{self.damaged} of {self.seen} samples were damaged, more than dataset.max_bad={self.max_bad} allows;"
+                f" the last one: {damaged[-1].reason}."
+            )
+
+
+def make_batch(
+    source: Source, decoder: Decoder, space: ActionSpace, num_views: int, seed: int, epoch: int, samples: Sequence[int]
+) -> tuple[Batch, list[Damaged]]:
+    """The batch of these samples, and the damaged ones among them: their rows hold, and their keys name, other samples.
+
+    DataError if nothing sound can be found in place of a damaged one; UsageError if sizes differ within the batch.
+    """
+    numbers = [int(sample) for sample in samples]
+    rows: list[_Row | None] = [None] * len(numbers)
+    pending, damaged = list(range(len(numbers))), []
+    for attempt in range(1, TRIES + 2):
+        made = _make_rows(source, decoder, space, num_views, seed, epoch, [numbers[slot] for slot in pending])
+        for slot, row in zip(pending, made, strict=True):
+            if isinstance(row, Damaged):
+                damaged.append(row)
+            else:
+                rows[slot] = row
+        pending = [slot for slot in pending if rows[slot] is None]
+        for slot in pending:
+            numbers[slot] = substitute(source.num_samples, seed, epoch, int(samples[slot]), attempt)
+    sound = [row for row in rows if row is not None]
+    if len(sound) < len(rows):
+        raise DataError(f"{damaged[0].reason}, and the {TRIES} samples drawn in its place are damaged as well.")
+    x = tuple(stack(source, numbers, views) for views in zip(*(row.x for row in sound), strict=True))
+    actions = torch.stack([row.actions for row in sound], dim=1)
+    labels = torch.tensor([row.label for row in sound])
+    return Batch(x, actions, make_keys(seed, epoch, torch.tensor(numbers)), labels=labels), damaged
+
+
+def read_whole(source: Source, decoder: Decoder, samples: Sequence[int]) -> Whole:
+    """Evaluation views, extents and labels of these samples; damaged ones are left out. UsageError if sizes differ."""
+    sound, x, damaged = [], [], []
+    for sample in samples:
+        try:
+            opened = _open(source, decoder, int(sample))
+            with _named(source, opened.number):
+                x.append(decoder.whole(opened.raw))
+            sound.append(opened)
+        except DataError as error:
+            damaged.append(Damaged(int(sample), str(error).removesuffix(".")))
+    numbers = [one.number for one in sound]
+    labels = torch.tensor([one.label for one in sound], dtype=torch.int64)
+    views = stack(source, numbers, x) if x else torch.empty(0)
+    return Whole(views, torch.tensor([one.extent for one in sound]), labels, numbers, damaged)
+
+
+def substitute(num_samples: int, seed: int, epoch: int, sample: int, attempt: int) -> int:
+    """The sample that stands in for a damaged one, at the attempt 1, 2, ...: nothing but its key decides."""
+    return int(bits(make_keys(seed, epoch, torch.tensor([sample])), attempt, "substitute", 1)) % num_samples
+
+
+def stack(source: Source, numbers: Sequence[int], x: Sequence[Tensor]) -> Tensor:
+    """[B, ...] of the tensors of these samples; UsageError naming two that differ in size."""
+    other = next((i for i, one in enumerate(x) if one.shape != x[0].shape), None)
+    if other is not None:
+        raise differing(source, (numbers[0], x[0].shape), (numbers[other], x[other].shape))
+    return torch.stack(list(x))
+
+
+def differing(source: Source, one: tuple[int, Sequence[int]], other: tuple[int, Sequence[int]]) -> UsageError:
+    """What to say of two samples (number, size) that cannot lie in one tensor."""
+    sizes = ", ".join(f"{source.where(number)} is {'x'.join(map(str, size))}" for number, size in (one, other))
+    return UsageError(
+        f"samples of different sizes cannot share a batch: {sizes}; set decoder.size, or choose a decoder that makes"
+        " the views, all of one size, while it decodes."
+    )
+
+
+def extent(source: Source, decoder: Decoder, number: int) -> tuple[int, ...]:
+    """The size of one sample, as its actions are drawn for; DataError names it if it is damaged."""
+    return _open(source, decoder, number).extent
+
+
+def payload(source: Source, decoder: Decoder, number: int) -> bytes:
+    """The bytes of one sample that the decoder reads; DataError names it if they are damaged."""
+    return _open(source, decoder, number).raw
+
+
+class _Opened(NamedTuple):
+    """A sample before it is decoded."""
+
+    number: int
+    raw: bytes
+    extent: tuple[int, ...]
+    label: int
+
+
+class _Row(NamedTuple):
+    """One sample of a batch: x, 1 source or V views; actions [V, P]; its label."""
+
+    x: tuple[Tensor, ...]
+    actions: Tensor
+    label: int
+
+
+def _make_rows(
+    source: Source, decoder: Decoder, space: ActionSpace, num_views: int, seed: int, epoch: int, numbers: Sequence[int]
+) -> list[_Row | Damaged]:
+    """A row for each of the samples, or why there is none."""
+    made: dict[int, _Row | Damaged] = {}
+    opened: list[tuple[int, _Opened]] = []
+    for place, number in enumerate(numbers):
+        try:
+            opened.append((place, _open(source, decoder, number)))
+        except DataError as error:
+            made[place] = Damaged(number, str(error).removesuffix("."))
+    if opened:  # the actions of all at once: they cost the same many small operations for one sample as for a hundred
+        keys = make_keys(seed, epoch, torch.tensor([one.number for _, one in opened]))
+        actions = sample_views(space, keys, torch.tensor([one.extent for _, one in opened]), num_views)
+        for (place, one), own in zip(opened, actions.unbind(1), strict=True):
+            try:
+                with _named(source, one.number):
+                    x = decoder(one.raw, own if decoder.performs else None)
+                made[place] = _Row(x, own, one.label)
+            except DataError as error:
+                made[place] = Damaged(one.number, str(error).removesuffix("."))
+    return [made[place] for place in range(len(numbers))]
+
+
+def _open(source: Source, decoder: Decoder, number: int) -> _Opened:
+    members = source.read(number)  # its errors name shard and key themselves
+    with _named(source, number):
+        extension = next((e for e in decoder.extensions if e in members), None)
+        if extension is None:
+            raise DataError(
+                f"nothing to decode: there is {', '.join(members)}, wanted is one of {', '.join(decoder.extensions)}"
+            )
+        raw = members[extension]
+        return _Opened(number, raw, tuple(decoder.extent(raw)), _label(members, source.meta))
+
+
+@contextmanager
+def _named(source: Source, number: int) -> Iterator[None]:
+    """Errors within it say which sample; what is not a DataError is not the data's fault, but the decoder's."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{source.where(number)}: {error}") from error
+    except Exception as error:
+        raise StecError(f"{source.where(number)}: the decoder failed: {type(error).__name__}: {error}") from error
+
+
+def _label(members: Mapping[str, bytes], meta: Mapping[str, Any]) -> int:
+    """The number in the member `cls`, -1 (unknown) without one; DataError unless it is one of the classes, if known."""
+    if "cls" not in members:
+        return -1
+    text = members["cls"].decode("utf-8", "replace").strip()
+    num_classes = len(meta.get("classes") or ())
+    try:
+        label = int(text)
+    except ValueError:
+        raise DataError(f"the label {text[:40]!r} is not a whole number") from None
+    if not -1 <= label < (num_classes or 2**31):
+        raise DataError(f"the label {label} is not one of the {num_classes or 'possible'} classes")
+    return label

@@ -1,0 +1,154 @@
+"""Checkpoints: one file each, whole or not there, holding tensors and plain values only, and checked before use."""
+
+import logging
+import os
+import pickle
+import re
+import shutil
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stec.errors import UsageError
+
+FORMAT = 1
+_NAME = re.compile(r"step-(\d{8,})\.ckpt")
+_log = logging.getLogger("stec")
+
+State = dict[str, Any]
+"""{"format", "spec", "step", "model", "optimizer", "scaler", "ema", "data", "log"}: see loop.snapshot."""
+
+
+def name(step: int) -> str:
+    return f"step-{step:08d}.ckpt"
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write to a neighbouring temporary file, force it to disk, rename it. UsageError if there is no room."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:  # a full disk comes out of torch.save as either
+        temporary.unlink(missing_ok=True)
+        needed, free = _megabytes(_num_bytes(state)), _megabytes(shutil.disk_usage(path.parent).free)
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "the write failed"
+        raise UsageError(f"{path} cannot be written ({why}): it needs {needed} MB, and {free} MB are free.") from error
+    _sync_folder(path.parent)
+
+
+def load(path: str | Path) -> State:
+    """Read a checkpoint onto the CPU. UsageError if it is missing, damaged, of another format, or not plain data."""
+    path = Path(path)
+    if not path.is_file():
+        raise UsageError(f"{path} is not a checkpoint: there is no such file.")
+    try:
+        with zipfile.ZipFile(path) as archive:  # torch.load itself does not look at the checksums
+            broken = archive.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise UsageError(f"{path} is damaged: its end is missing, or it is no checkpoint at all.") from error
+    except Exception as error:  # a flipped bit in a header can end in almost any error of zipfile
+        raise UsageError(f"{path} is damaged: {type(error).__name__} while its checksums were compared.") from error
+    if broken is not None:
+        raise UsageError(f"{path} is damaged: the checksum of {broken} does not fit its bytes.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(f"{path} is refused: it holds more than tensors and plain values.") from error
+    except (RuntimeError, KeyError, ValueError, EOFError) as error:
+        raise UsageError(f"{path} is damaged, or not a file of torch.save: {_first_line(error)}.") from error
+    if not isinstance(state, dict) or not {"format", "step", "model"} <= state.keys():
+        raise UsageError(f"{path} is not a checkpoint of stec: it has no format, step and model.")
+    if state["format"] != FORMAT:
+        raise UsageError(f"{path} has format {state['format']}, but this version of stec reads format {FORMAT}.")
+    return state
+
+
+def stored(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, oldest first (by step), damaged or not."""
+    found = [(int(match[1]), p) for p in folder.glob("step-*.ckpt") if (match := _NAME.fullmatch(p.name))]
+    return [path for _, path in sorted(found)]
+
+
+def latest(folder: Path) -> Path | None:
+    """The newest checkpoint that can be read, None if there is none at all.
+
+    Damaged ones are passed over with a warning; UsageError if all are: to begin again quietly would be no favour.
+    """
+    paths = stored(folder)
+    for path in reversed(paths):
+        try:
+            load(path)
+        except UsageError as error:
+            _log.warning("passed over: %s", error)
+        else:
+            return path
+    if paths:
+        raise UsageError(f"none of the {len(paths)} checkpoints in {folder} can be read: choose another run_dir.")
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep`, and point `last` at the newest."""
+    paths = stored(folder)
+    for path in paths[:-keep]:
+        path.unlink(missing_ok=True)
+    if paths:
+        link = folder / f".last.{os.getpid()}.tmp"
+        link.unlink(missing_ok=True)
+        link.symlink_to(paths[-1].name)
+        os.replace(link, folder / "last")
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed writers left behind (only for who holds the lock of the run)."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """load_state_dict that refuses in one sentence: the first names that are missing, too many or of another shape."""
+    mine = module.state_dict()
+    missing = [f"{key} is missing" for key in mine if key not in tensors]
+    surplus = [f"{key} is not known here" for key in tensors if key not in mine]
+    shapes = [
+        f"{key} is {list(t.shape)} there and {list(mine[key].shape)} here"
+        for key, t in tensors.items()
+        if key in mine and t.shape != mine[key].shape
+    ]
+    if wrong := missing + surplus + shapes:
+        more = f", and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UsageError(f"{what} does not fit this model: {', '.join(wrong[:3])}{more}.")
+    module.load_state_dict(tensors)
+
+
+def _num_bytes(state: Any) -> int:
+    if isinstance(state, Tensor):
+        return state.numel() * state.element_size()
+    if isinstance(state, Mapping):
+        return sum(_num_bytes(value) for value in state.values())
+    return sum(_num_bytes(value) for value in state) if isinstance(state, list | tuple) else 0
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:,.1f}"
+
+
+def _sync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,142 @@
+"""Large batches in little memory: the gradient of the whole batch, with one micro-batch's activations at a time.
+
+GradCache (Gao et al., 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup"), cut at the
+encoder's output:
+
+1. encode micro-batches without gradient; 2. score the whole batch, which gives the gradient at every feature (and of
+all heads); 3. encode each micro-batch again, with gradient, and hand it its rows of that gradient.
+
+The sum is the whole batch's gradient, whatever the loss, if an encoder treats each sample alone. With batch norm it is
+not: statistics are then those of a micro-batch (`difference` measures it). Running statistics move in pass 3 only, and
+dropout is the same in passes 1 and 3.
+
+Legend: B samples of this rank, M of them in a micro-batch, V views.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils import _pytree as pytree
+
+from stec.distributed import all_reduce_sums, world_size
+from stec.encoder import Features
+from stec.objective import STEC, Out, tally
+from stec.training.gradient import Scale, health
+from stec.training.options import Hardware
+from stec.views import Views
+
+
+class GradCache:
+    """Forward and backward of one batch; gradients are averaged over ranks here, since DDP is passed by."""
+
+    def __init__(self, stec: STEC, hardware: Hardware, scale: Scale, micro_batch: int):
+        self.stec, self.hardware, self.scale, self.micro_batch = stec, hardware, scale, micro_batch
+        if world_size() > 1:  # what DDP does when it is made
+            for tensor in [*stec.parameters(), *stec.buffers()]:
+                dist.broadcast(tensor.data, src=0)
+
+    def __call__(self, views: Views, measured: bool) -> Out:
+        seed = torch.initial_seed()
+        parts = micro_batches(views.x, self.micro_batch)
+        with torch.no_grad(), still_statistics(self.stec.encoder):
+            encoded = [self._encode(part, seed + number) for number, part in enumerate(parts)]
+        # The features of the whole batch, as leaves: backward stops here.
+        features = pytree.tree_map(_leaf, join(encoded))
+        with self.hardware.autocast():
+            out: Out = self.stec.score(features, views, grad_share=measured)
+        self.scale(out.loss).backward()
+        for number, part in enumerate(parts):
+            again, begin = self._encode(part, seed + number), sum(len(p[0]) for p in parts[:number])
+            ends = [(t, f.grad[begin : begin + len(t)]) for t, f in _pairs(again, features) if f.grad is not None]
+            torch.autograd.backward([t for t, _ in ends], [g for _, g in ends])
+        average_gradients(self.stec)
+        return Out(out.loss.detach(), out.sums | health(features) if measured else out.sums)
+
+    def _encode(self, xs: tuple[Tensor, ...], seed: int) -> tuple[Features, ...]:
+        sow(seed, self.hardware.device)
+        with self.hardware.autocast():
+            return self.stec.encode(xs)
+
+
+def micro_batches(xs: tuple[Tensor, ...], size: int) -> list[tuple[Tensor, ...]]:
+    """The rows of V views [B, ...] in ceil(B / size) parts, as equal as can be."""
+    num = -(-len(xs[0]) // size)
+    return list(zip(*(x.tensor_split(num) for x in xs), strict=True))
+
+
+def join(encoded: list[tuple[Features, ...]]) -> tuple[Features, ...]:
+    """The features of micro-batches as those of the whole batch."""
+    leaves = [pytree.tree_leaves(part) for part in encoded]
+    whole = [torch.cat(rows) for rows in zip(*leaves, strict=True)] if len(leaves) > 1 else leaves[0]
+    return pytree.tree_unflatten(whole, pytree.tree_structure(encoded[0]))
+
+
+def sow(seed: int, device: torch.device) -> None:
+    """Seed the generators in use. (torch.manual_seed speaks to every device there might be: a millisecond each time.)"""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    return [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+
+@contextmanager
+def still_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norm keeps normalising by the batch, but its running statistics stay as they are."""
+    moving = [m for m in batch_norms(module) if m.track_running_stats]
+    for m in moving:
+        m.track_running_stats = False
+    try:
+        yield
+    finally:
+        for m in moving:
+            m.track_running_stats = True
+
+
+def average_gradients(module: nn.Module) -> None:
+    """The mean over ranks of every gradient, in one message for each data type."""
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in module.parameters() if p.grad is not None]
+    for dtype in sorted({g.dtype for g in gradients}, key=str):
+        mine = [g for g in gradients if g.dtype == dtype]
+        flat = torch.cat([g.flatten() for g in mine])
+        dist.all_reduce(flat)
+        for g, averaged in zip(mine, (flat / world_size()).split([g.numel() for g in mine]), strict=True):
+            g.copy_(averaged.view_as(g))
+
+
+@torch.no_grad()
+def difference(stec: STEC, views: Views, hardware: Hardware, micro_batch: int) -> dict[str, float]:
+    """How far statistics of micro-batches are from those of the whole batch: relative {"features", "loss"}.
+
+    On copies, which are thrown away: nothing of the run is touched. Forward passes only, so that no activations of the
+    whole batch are kept; its gradient cannot be compared, for that is what does not fit into memory.
+    """
+    losses, features = [], []
+    for parts in ([views.x], micro_batches(views.x, micro_batch)):
+        twin, seed = copy.deepcopy(stec), torch.initial_seed()
+        with hardware.autocast():
+            encoded = join([twin.encode(part) for part in parts])
+            losses.append(twin.score(encoded, views).loss.float())
+        features.append(torch.cat([f.pooled for f in encoded]).float())
+        sow(seed, hardware.device)
+    apart = (features[1] - features[0]).norm() / features[0].norm().clamp(min=1e-30)
+    sums = {"features": tally(apart), "loss0": tally(losses[0]), "loss1": tally(losses[1])}
+    mean = {name: float(total / count) for name, (total, count) in all_reduce_sums(sums).items()}
+    return {"features": mean["features"], "loss": abs(mean["loss1"] - mean["loss0"]) / max(abs(mean["loss0"]), 1e-30)}
+
+
+def _leaf(t: Tensor) -> Tensor:
+    return t.detach().requires_grad_(t.is_floating_point())
+
+
+def _pairs(again: tuple[Features, ...], features: tuple[Features, ...]) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(pytree.tree_leaves(again), pytree.tree_leaves(features), strict=True))

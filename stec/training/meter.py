@@ -1,0 +1,71 @@
+"""Sums of metrics between two log lines, kept on the device and added up over ranks only when they are read."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from stec.distributed import all_reduce_sums, rank, world_size
+from stec.errors import NonFinite
+from stec.objective import Sums
+
+# Steps with a finite loss, counted along with the rest: it tells later which step was the first that was not.
+_FINITE = "finite steps"
+
+
+class Meter:
+    """add() each step (no wait for the device), read() at log lines. All ranks bring the same names."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.since = device, 0
+        self.sums: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(self, sums: Sums, loss: Tensor) -> None:
+        ours = {**sums, _FINITE: (torch.isfinite(loss.detach()), torch.ones((), device=self.device))}
+        for name, (total, count) in ours.items():
+            before = self.sums.get(name)
+            total, count = total.double(), count.double()
+            self.sums[name] = (total, count) if before is None else (before[0] + total, before[1] + count)
+
+    def read(self, step: int) -> dict[str, float]:
+        """{metric: mean over ranks and steps since the last reading}, and begin anew; NonFinite as check()."""
+        means = self.check(step)
+        self.sums, self.since = {}, step
+        return means
+
+    def check(self, step: int) -> dict[str, float]:
+        """The means so far; NonFinite names the metrics that are not finite numbers and the first step it happened."""
+        reduced = all_reduce_sums(self.sums)
+        if not reduced:
+            return {}
+        pairs = torch.stack([torch.stack(pair) for pair in reduced.values()]).tolist()
+        means = {name: total / count for name, (total, count) in zip(reduced, pairs, strict=True) if count > 0}
+        share = means.pop(_FINITE)
+        wrong = [name for name, mean in means.items() if mean != mean or abs(mean) == float("inf")]
+        if share < 1 or wrong:
+            first = self.since + round(share * (step - self.since)) + 1
+            raise NonFinite(
+                f"{', '.join(wrong) or 'the loss'} is not a finite number, from about step {min(first, step)} on"
+            )
+        return dict(sorted(means.items()))
+
+    def state_dict(self) -> dict[str, object]:
+        """What every rank has summed since the last reading (all ranks must ask)."""
+        mine = {name: [float(total), float(count)] for name, (total, count) in self.sums.items()}
+        ranks: list[dict[str, list[float]]] = [{} for _ in range(world_size())]
+        if world_size() > 1:
+            dist.all_gather_object(ranks, mine)
+        else:
+            ranks = [mine]
+        return {"since": self.since, "ranks": ranks}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take up one's own sums; with another number of ranks, the first one takes up the sums of all."""
+        ranks = state["ranks"]
+        if len(ranks) != world_size():
+            merged = {n: [sum(r[n][0] for r in ranks), sum(r[n][1] for r in ranks)] for n in ranks[0]}
+            ranks = [merged] + [{n: [0.0, 0.0] for n in merged}] * (world_size() - 1)
+        self.since = state["since"]
+        self.sums = {
+            name: tuple(torch.tensor(pair, dtype=torch.float64, device=self.device))
+            for name, pair in ranks[rank()].items()
+        }

@@ -1,0 +1,251 @@
+"""A run and its directory: one process at a time, one configuration, checkpoints to go on from, an orderly end.
+
+    config.yaml  metrics.jsonl  train.log  tensorboard/  checkpoints/{step-00001234.ckpt, last}
+
+With several ranks, the first one owns the directory; the others only learn where the checkpoint lies.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import yaml
+
+from stec.distributed import rank, world_size
+from stec.errors import UsageError
+from stec.training import checkpoint
+from stec.training.checkpoint import State
+from stec.training.lock import Lock
+from stec.training.log import Display, Metrics, TensorBoard, Timing, ToDisplay, sentence
+from stec.training.signals import Ears
+
+# What may differ when a run goes on: it changes where, when and how fast, not what is learnt.
+# (`data` is a path: that the data themselves are the same is told by their fingerprint.)
+_QUIET = ("log_every", "checkpoint_every", "eval_every", "keep", "stop_after")
+HARMLESS = ("run_dir", "resume", "data", "name", "hardware", *(f"training.{key}" for key in _QUIET))
+
+
+class Run:
+    """Open a run directory for writing (a context manager). Nothing is built before this has succeeded.
+
+    resume: "auto" continues from the newest readable checkpoint of the directory, if there is one; "never" wants a
+    directory without a run; else a checkpoint, or a run directory, to continue from (in a directory without
+    checkpoints of its own, or the one it lies in). `finished`: the run came to its end before. UsageError if the
+    directory is in use, cannot be written, or holds another run.
+    """
+
+    def __init__(self, directory: str | Path, config: Mapping[str, Any] | None = None, *, resume: str = "auto"):
+        self.directory, self.resume = Path(directory), resume
+        self.checkpoints = self.directory / "checkpoints"
+        self.main = rank() == 0
+        self.finished = False
+        self.step = 0
+        self.log = logging.getLogger("stec")
+        self._display = Display()
+        self._board: TensorBoard | None = None
+        self._metrics = Metrics(self.directory / "metrics.jsonl")
+        self._lock: Lock | None = None
+        self._ears: Ears | None = None
+        self._undo: list[Callable[[], object]] = []
+        self._source: Path | None = None
+        try:
+            self._source = self._open(dict(config or {})) if self.main else None
+            if world_size() > 1:
+                told: list[Any] = [self._source, self.finished]
+                dist.broadcast_object_list(told)
+                self._source, self.finished = told
+            self._ears = Ears()
+        except BaseException:
+            self.close()
+            raise
+
+    # -- the directory ---------------------------------------------------------------------------------------------
+
+    def _open(self, config: dict[str, Any]) -> Path | None:
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self._lock = Lock(self.directory)
+            log = logging.FileHandler(self.directory / "train.log")
+        except OSError as error:
+            raise UsageError(f"run_dir={self.directory} cannot be written: {error.strerror or error}.") from error
+        formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+        formatter.converter = time.gmtime
+        log.setFormatter(formatter)
+        self._attach(log)
+        self._attach(ToDisplay(self._display))
+        checkpoint.sweep(self.checkpoints)
+        if self.resume == "never" and (self.directory / "config.yaml").exists():
+            raise UsageError(f"run_dir={self.directory} holds a run already: choose another run_dir or resume=auto.")
+        source = self._find_source()
+        if source is not None:
+            self._compare(source.parent.parent / "config.yaml", config)
+        self.finished = source is not None and (source.parent.parent / "finished").exists() and self.resume == "auto"
+        if not self.finished:
+            (self.directory / "finished").unlink(missing_ok=True)
+            (self.directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        return source
+
+    def _find_source(self) -> Path | None:
+        if self.resume == "never":
+            return None
+        if self.resume == "auto":
+            return checkpoint.latest(self.checkpoints)
+        path = Path(self.resume)
+        folder = path / "checkpoints" if (path / "checkpoints").is_dir() else path
+        source = checkpoint.latest(folder) if folder.is_dir() else folder
+        if source is None:
+            raise UsageError(f"resume={self.resume} holds no checkpoint.")
+        inside = source.parent.resolve() == self.checkpoints.resolve()
+        if not inside and checkpoint.stored(self.checkpoints):
+            raise UsageError(f"run_dir={self.directory} holds a run already: choose another run_dir or resume=auto.")
+        return source
+
+    def _compare(self, stored: Path, config: dict[str, Any]) -> None:
+        if not stored.exists():
+            return
+        before, now = flat(yaml.safe_load(stored.read_text()) or {}), flat(config)
+        changes = {
+            key: f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key, "absent") != now.get(key, "absent")
+        }
+        if structural := [text for key, text in changes.items() if not harmless(key)]:
+            raise UsageError(
+                f"run_dir={self.directory} holds a run with another configuration ({'; '.join(structural)}): "
+                f"choose another run_dir, or go back to that configuration."
+            )
+        for text in changes.values():
+            self.log.info("changed on resume: %s", text)
+
+    # -- the story of a run ----------------------------------------------------------------------------------------
+
+    def restore(self) -> State | None:
+        """The state to continue from, None to begin: metrics and checkpoints after its step are taken back."""
+        state = None if self._source is None else checkpoint.load(self._source)
+        self.step = 0 if state is None else int(state["step"])
+        if self.main:
+            self._metrics.cut_back(self.step if self._inside() else -1)
+            for path in checkpoint.stored(self.checkpoints):
+                if path.name > checkpoint.name(self.step):
+                    path.unlink()
+            self._board = TensorBoard(self.directory / "tensorboard", self.step)
+        return state
+
+    def _inside(self) -> bool:
+        return self._source is not None and self._source.parent.resolve() == self.checkpoints.resolve()
+
+    def say(self, text: str) -> None:
+        """A line for the terminal and the train.log (of the first rank)."""
+        if self.main:
+            self.log.info("%s", text)
+
+    def start(self, total: int) -> None:
+        if self.main:
+            self._display.start(self.step, total)
+
+    def advance(self, step: int) -> None:
+        self.step = step
+        self._display.advance(step)
+
+    def record(
+        self, epoch: float, values: Mapping[str, float], total: int | None = None, timing: Timing | None = None
+    ) -> None:
+        """Metrics of the present step by name; with `total`, also a line of progress."""
+        if not self.main:
+            return
+        if odd := [name for name, value in values.items() if not math.isfinite(value)]:
+            self.log.warning("step %d: not a finite number, so not recorded: %s", self.step, ", ".join(odd))
+            values = {name: value for name, value in values.items() if name not in odd}
+        if values:
+            self._metrics.write(self.step, epoch, values)
+        times = {} if timing is None else {"time/samples_per_s": timing.rate, "time/data_wait": timing.data_wait}
+        if self._board is not None:
+            self._board.write(self.step, {**values, **times})
+        if total is not None:
+            text = sentence(self.step, total, epoch, values, timing)
+            if self._display.line(text, last=self.step == total):
+                self._to_file(text)
+
+    def _to_file(self, text: str) -> None:
+        record = logging.LogRecord("stec", logging.INFO, __file__, 0, text, None, None)
+        for handler in self.log.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.emit(record)
+
+    def save(self, state: Mapping[str, Any], keep: int, must: bool = True) -> None:
+        """Write the checkpoint of the present step. If there is no room for it: UsageError if it `must` be, else a
+        warning, for there is another one to come; the older ones are left alone."""
+        if not self.main:
+            return
+        self._metrics.sync()
+        try:
+            checkpoint.save(self.checkpoints / checkpoint.name(self.step), state)
+            checkpoint.prune(self.checkpoints, keep)
+        except UsageError as error:
+            if must:
+                raise
+            self.log.warning("%s Training goes on.", error)
+
+    def last_checkpoint(self) -> str:
+        """For messages: where the newest checkpoint lies."""
+        paths = checkpoint.stored(self.checkpoints)
+        return f"last good checkpoint {paths[-1]}" if paths else "there is no checkpoint yet"
+
+    def finish(self) -> None:
+        """The run came to its end: started again, it will only say so."""
+        self.finished = True
+        if self.main:
+            (self.directory / "finished").write_text(f"step {self.step}\n")
+
+    def asked_to_stop(self, device: torch.device) -> int:
+        """The number of the signal that any rank has received, else 0."""
+        return 0 if self._ears is None else self._ears.agree(self.step, device)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def _attach(self, handler: logging.Handler) -> None:
+        before = self.log.level
+        self.log.setLevel(logging.INFO)
+        self.log.addHandler(handler)
+        self._undo += [lambda: self.log.setLevel(before), handler.close, lambda: self.log.removeHandler(handler)]
+
+    def close(self) -> None:
+        self._display.close()
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+        for undo in reversed(self._undo):
+            undo()
+        self._undo.clear()
+        if self._ears is not None:
+            self._ears.close()
+        if self._lock is not None:
+            self._lock.drop()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and self.main:
+            self._to_file(f"ended by {type(error).__name__}: {error}")
+        self.close()
+
+
+def harmless(key: str) -> bool:
+    """May this dotted key differ when a run goes on?"""
+    return any(key == name or key.startswith(f"{name}.") for name in HARMLESS)
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """{"a.b": value} of nested mappings."""
+    if not isinstance(node, Mapping):
+        return {prefix: node}
+    return {k: v for key, value in node.items() for k, v in flat(value, f"{prefix}.{key}".lstrip(".")).items()}
