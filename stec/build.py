@@ -6,6 +6,7 @@ plain arguments; never an import path. All of its nodes are checked against thei
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,8 @@ from stec.training import checkpoint
 SPEC_FORMAT = 1
 
 
-class Part(NamedTuple):
+@dataclass(frozen=True)
+class Part:
     """A class (or function), found by name, and keyword arguments that fit it."""
 
     name: str

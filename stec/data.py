@@ -22,7 +22,7 @@ _NUM_EXTENTS = 64
 
 
 class Splits(NamedTuple):
-    """train: what is learnt from; labelled: what probes are fitted on (often the same); test: what they are tested on."""
+    """train: what is learnt from; labelled: what probes are fitted on (often the same); test: what tests them."""
 
     train: Shards
     labelled: Shards

@@ -4,10 +4,7 @@ The convention: each rank returns a loss whose *mean over ranks* is the loss of 
 over ranks, so that the trained gradient is then the global one too.
 """
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -69,24 +66,6 @@ def all_reduce_sums(sums: Mapping[str, tuple[Tensor | float, Tensor | float]]) -
     if world_size() > 1:
         dist.all_reduce(flat)
     return {name: (flat[2 * i], flat[2 * i + 1]) for i, name in enumerate(names)}
-
-
-@contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Join the ranks that torchrun (or Slurm, by the same variables) started; nothing to do for a single process.
-
-    The long patience is for evaluation and packing, which the first rank does alone; a dead rank is torchrun's to notice.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield
-        return
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timedelta(hours=2))
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
 
 
 def barrier() -> None:

@@ -19,10 +19,11 @@ from stec.loading import Stream, worker_deaths
 from stec.measure import Measure
 from stec.nodes import checked
 from stec.resident import Resident
-from stec.summary import tell
+from stec.summary import REPORT, tell
 from stec.training.loop import train
 from stec.training.optim import OPTIMIZERS
 from stec.training.options import Hardware, Training
+from stec.training.ranks import ranks
 from stec.training.run import Run
 from stec.views import make_views
 
@@ -32,8 +33,8 @@ log = logging.getLogger("stec")
 class Settings:
     """The keys of a configuration that belong to no group.
 
-    batch_size: the global batch, over all ranks; data: what to learn from; weights: what to start from; run_dir, resume:
-    see Run; forward_views: see STEC.
+    batch_size: the global batch, over all ranks; data: what to learn from; weights: what to start from; run_dir and
+    resume: see Run; forward_views: see STEC.
     """
 
     def __init__(
@@ -92,10 +93,10 @@ def run(config: Mapping[str, Any]) -> None:
     experiment = Experiment(config)
     settings, hardware = experiment.settings, experiment.hardware
     with (
-        distributed.process_group(hardware.device),
+        ranks(hardware.device),
         Run(settings.run_dir, config, resume=settings.resume) as directory,
     ):
-        if directory.finished:
+        if directory.finished and (directory.directory / REPORT).exists():
             directory.say(f"{settings.run_dir}: this run is finished; choose another run_dir or seed for a new one.")
             return
         with worker_deaths():
@@ -154,8 +155,9 @@ def _run(experiment: Experiment, directory: Run) -> None:
         data=data,
     )
     if directory.main and directory.finished:
-        baselines = measure.baselines(begun, experiment.baseline)
-        tell(directory, measure, {**baselines, "trained": rows["trained"]}, settings.name)
+        table = measure.baselines(begun, experiment.baseline)
+        table["trained"] = rows.get("trained") or measure.row(stec.encoder)
+        tell(directory, measure, table, settings.name, settings.batch_size)
 
 
 def _evaluation(node: Mapping[str, Any]) -> tuple[Suite, bool, str | None]:

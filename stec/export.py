@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from stec.encoder import Encoder
@@ -66,7 +66,7 @@ def export(
         for name, state in states.items():
             # A tensor of its own each: safetensors takes neither shared memory nor strides.
             own = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-            save_file(own, new / name, metadata={"format": "pt"})
+            (new / name).write_bytes(save(own, metadata={"format": "pt"}))
         about = {
             "format": FORMAT,
             "spec": described,

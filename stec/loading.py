@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from stec.actions import ActionSpace
 from stec.errors import DataError, StecError, UsageError
 from stec.samples import Decoder, Source, Tally, make_batch, read_whole
+from stec.shards.order import epoch_order
 from stec.steps import Steps
 from stec.views import Batch
 
@@ -88,6 +89,28 @@ def examples(
         tally.count(len(whole.numbers) + len(whole.damaged), whole.damaged)
         if whole.numbers:
             yield whole.x, whole.labels
+
+
+def unshared(
+    source: Source,
+    decoder: Decoder,
+    space: ActionSpace,
+    *,
+    seed: int,
+    epoch: int = 0,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    max_bad: float = 0.0,
+) -> Iterator[Batch]:
+    """Pairs of views of all samples, shuffled as in an epoch of training but not shared out: the same batches on every
+    rank, the last one smaller. For measuring."""
+    order = epoch_order(source.shard_sizes, seed=seed, epoch=epoch, window=len(source.shard_sizes))
+    parts = np.split(order, range(batch_size, source.num_samples, batch_size))
+    tally = Tally(max_bad)
+    make = partial(make_batch, source, decoder, space, 2, seed, epoch)
+    for batch, damaged in _worked(make, parts, _checked(num_workers)):
+        tally.count(len(batch.keys), damaged)
+        yield batch
 
 
 def remake(

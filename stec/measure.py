@@ -14,7 +14,7 @@ from stec.encoder import Encoder
 from stec.errors import UsageError
 from stec.evaluation.features import Raw
 from stec.evaluation.suite import Row, Sources, Suite
-from stec.loading import Stream, examples
+from stec.loading import examples, unshared
 from stec.shards.reader import Shards
 from stec.training.options import Hardware
 from stec.views import Views, make_views
@@ -23,11 +23,10 @@ log = logging.getLogger("stec")
 
 # Pairs to measure with are drawn under this seed, whatever that of the run: all rows of all runs see the same ones.
 PAIR_SEED = 1_000_003
-_PAIR_BATCH = 250
 
 
 class Measure:
-    """The suite of protocols, on the labelled and the test split of a data set, prepared as the model's decoder does."""
+    """The suite of protocols on the labelled and the test split of a data set, prepared as the model's decoder does."""
 
     def __init__(self, suite: Suite, model: Model, splits: Splits, hardware: Hardware, max_bad: float):
         self.suite, self.model, self.splits = suite, model, splits
@@ -69,25 +68,15 @@ class Measure:
 
     def pairs(self, shards: Shards, epoch: int = 0) -> Iterator[Views]:
         """Pairs of views of a split with their copies 0 -> 1, the same ones each time."""
-        decoder, space = self.model.decoder, self.model.space
-        batch_size = min(_PAIR_BATCH, shards.num_samples)
-        stream = Stream(
-            shards,
-            decoder,
-            space,
-            batch_size=batch_size,
-            seed=PAIR_SEED,
-            max_bad=self.max_bad,
-            num_workers=self.hardware.num_workers,
-        )
-        for batch in stream.batches(epoch):
-            yield make_views(
-                batch.to(self.hardware.device), space, ((0, 1),), performed=decoder.performs, finish=decoder.finish
-            )
+        decoder, space, device = self.model.decoder, self.model.space, self.hardware.device
+        workers = self.hardware.num_workers
+        for batch in unshared(
+            shards, decoder, space, seed=PAIR_SEED, epoch=epoch, num_workers=workers, max_bad=self.max_bad
+        ):
+            yield make_views(batch.to(device), space, performed=decoder.performs, finish=decoder.finish)
 
     def projector(self) -> nn.Module | None:
-        stec = self.model.stec
-        heads = (
-            [] if stec is None else [term.projector for term in stec.identity.values() if hasattr(term, "projector")]
-        )
-        return heads[0] if heads else None
+        """The projector of the first identity model that has one, for tap="projector"."""
+        terms = [] if self.model.stec is None else list(self.model.stec.identity.values())
+        heads = [getattr(term, "projector", None) for term in terms]
+        return next((head for head in heads if isinstance(head, nn.Module)), None)

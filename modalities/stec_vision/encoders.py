@@ -214,7 +214,10 @@ class Timm(Encoder):
         """The description of a model with its published weights, its samples prepared at the size it was trained on."""
         if not timm.is_model(model):
             raise UsageError(f"timm/{model} is not in timm {timm.__version__}: {_nearest_model(model)}")
-        size = timm.get_pretrained_cfg(model).input_size[-1]
+        known = timm.get_pretrained_cfg(model)
+        if known is None:
+            raise UsageError(f"timm/{model}: timm knows no published weights of this model.")
+        size = known.input_size[-1]
         return {
             "actions": {"affine_crop": {"size": size}},
             "decoder": {"name": "image_crop"},
@@ -238,8 +241,10 @@ class Timm(Encoder):
 def _at_hand(model: str) -> bool:
     """Are the weights in the hub's cache? (Looking does not touch the network.)"""
     published = timm.get_pretrained_cfg(model)
+    if published is None or not published.hf_hub_id:
+        return False
     names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(published.hf_hub_id or "", name), str) for name in names)
+    return any(isinstance(try_to_load_from_cache(published.hf_hub_id, name), str) for name in names)
 
 
 def _nearest_model(name: str) -> str:

@@ -53,8 +53,9 @@ def likeliest(answer: Posterior) -> dict[str, float]:
 
 def _show(answer: Posterior) -> None:
     table = Table()
-    for title in ("component", "likeliest", "between", "unit", "probability", "a guess has"):
-        table.add_column(title, justify="left" if title in ("component", "unit") else "right")
+    for title in ("component", "likeliest", "between", "unit", "probability", "a guess"):
+        words = title in ("component", "unit")
+        table.add_column(title, justify="left" if words else "right", no_wrap=words)
     probabilities = answer.log_probs[0].exp()
     for i, component in enumerate(answer.components):
         num = int(answer.num_bins[i])
@@ -63,7 +64,7 @@ def _show(answer: Posterior) -> None:
         table.add_row(
             component.name,
             f"{float(answer.centres[i, best]):.2f}",
-            f"{edges[best]:.2f} and {edges[best + 1]:.2f}",
+            f"{edges[best]:.2f}, {edges[best + 1]:.2f}",
             component.unit,
             f"{float(probabilities[i, best]):.0%}",
             f"{1 / num:.0%}",

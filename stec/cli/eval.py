@@ -127,7 +127,7 @@ def show(rows: Mapping[str, Row], protocol: Mapping[str, str], chance: Row) -> N
     """One line a metric, one column an encoder, and what a guesser gets who sees nothing; then the protocols."""
     table = Table()
     for title in ("", *rows, "chance"):
-        table.add_column(title, justify="left" if not title else "right")
+        table.add_column(title, justify="right" if title else "left", no_wrap=not title)
     hidden = ("/c", "/converged")  # of the linear probe: in the JSON
     names = dict.fromkeys(n for row in rows.values() for n in row if not n.endswith(hidden))
     for name in names:

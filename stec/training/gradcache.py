@@ -47,13 +47,17 @@ class GradCache:
             encoded = [self._encode(part, seed + number) for number, part in enumerate(parts)]
         # The features of the whole batch, as leaves: backward stops here.
         features = pytree.tree_map(_leaf, join(encoded))
+        leaves = pytree.tree_leaves(features)
         with self.hardware.autocast():
             out: Out = self.stec.score(features, views, grad_share=measured)
         self.scale(out.loss).backward()
+        begin = 0
         for number, part in enumerate(parts):
-            again, begin = self._encode(part, seed + number), sum(len(p[0]) for p in parts[:number])
-            ends = [(t, f.grad[begin : begin + len(t)]) for t, f in _pairs(again, features) if f.grad is not None]
-            torch.autograd.backward([t for t, _ in ends], [g for _, g in ends])
+            end = begin + len(part[0])
+            again = pytree.tree_leaves(self._encode(part, seed + number))
+            pairs = [(t, f.grad[begin:end]) for t, f in zip(again, leaves, strict=True) if _felt(t, f)]
+            torch.autograd.backward([t for t, _ in pairs], [g for _, g in pairs])
+            begin = end
         average_gradients(self.stec)
         return Out(out.loss.detach(), out.sums | health(features) if measured else out.sums)
 
@@ -72,12 +76,12 @@ def micro_batches(xs: tuple[Tensor, ...], size: int) -> list[tuple[Tensor, ...]]
 def join(encoded: list[tuple[Features, ...]]) -> tuple[Features, ...]:
     """The features of micro-batches as those of the whole batch."""
     leaves = [pytree.tree_leaves(part) for part in encoded]
-    whole = [torch.cat(rows) for rows in zip(*leaves, strict=True)] if len(leaves) > 1 else leaves[0]
+    whole = [None if rows[0] is None else torch.cat(rows) for rows in zip(*leaves, strict=True)]  # None: not given
     return pytree.tree_unflatten(whole, pytree.tree_structure(encoded[0]))
 
 
 def sow(seed: int, device: torch.device) -> None:
-    """Seed the generators in use. (torch.manual_seed speaks to every device there might be: a millisecond each time.)"""
+    """Seed the generators in use. (torch.manual_seed speaks to all devices there might be: a millisecond each time.)"""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.manual_seed(seed)
@@ -134,9 +138,10 @@ def difference(stec: STEC, views: Views, hardware: Hardware, micro_batch: int) -
     return {"features": mean["features"], "loss": abs(mean["loss1"] - mean["loss0"]) / max(abs(mean["loss0"]), 1e-30)}
 
 
-def _leaf(t: Tensor) -> Tensor:
-    return t.detach().requires_grad_(t.is_floating_point())
+def _leaf(t: Tensor | None) -> Tensor | None:
+    return None if t is None else t.detach().requires_grad_(t.is_floating_point())
 
 
-def _pairs(again: tuple[Features, ...], features: tuple[Features, ...]) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(pytree.tree_leaves(again), pytree.tree_leaves(features), strict=True))
+def _felt(t: Tensor | None, whole: Tensor | None) -> bool:
+    """Is there a gradient to hand on to this output, and anything behind it that learns?"""
+    return t is not None and whole is not None and t.requires_grad and whole.grad is not None

@@ -63,6 +63,7 @@ def train(
     seed, device = int(data.get("seed", 0)), hardware.device
     per_epoch = stream.steps_per_epoch
     total = options.epochs * per_epoch
+    end = min(total, options.stop_after or total)
     prepare.place(stec, hardware)
     ema = AveragedModel(stec.encoder, multi_avg_fn=get_ema_multi_avg_fn(options.ema)) if options.ema else None
     scaler = GradScaler(device.type, enabled=hardware.precision == "fp16")
@@ -72,6 +73,8 @@ def train(
     for line in prepare.announcement(stec, optimizer, options, hardware, per_epoch):
         run.say(line)
     run.say(f"starting at step {step} of {total}")
+    if end <= step < total:
+        return
     run.start(total)
     stec.train()
     clock, rate, local = Clock(), 0.0, 0
@@ -105,19 +108,19 @@ def train(
                     timing = clock.read(local * world_size(), total - step)
                     run.record(step / per_epoch, values, total, timing)
                     if verdict := learner.watch.look(step, values["train/z_std"], values["train/rankme"]):
-                        run.log.warning("%s", verdict)
+                        run.warn(verdict)
                 if evaluate is not None and _due(step, options.eval_every * per_epoch, total):
                     run.record(step / per_epoch, evaluate(step) or {})
                     stec.train()
                     clock.restart()
                 signal = run.asked_to_stop(device)
-                leaves = bool(signal) or step == options.stop_after or step == total
+                leaves = bool(signal) or step == end
                 if leaves or step % options.checkpoint_every == 0:
                     run.save(snapshot(learner, step, spec, data), options.keep, must=leaves)
                 if signal:
                     name = Signals(signal).name
                     raise Interrupted(f"{name}: left after step {step} of {total}; the same command goes on.", signal)
-                if step == options.stop_after and step < total:
+                if step == end < total:
                     return
     except NonFinite as error:
         advice = "try a lower optimizer.lr, or hardware.precision=fp32"

@@ -74,8 +74,6 @@ def lars(
     """timm's LARS: (g + wd p) * trust |p| / (|g| + wd |p| + eps) goes into the momentum buffer, the rate outside it."""
     from timm.optim import Lars  # here, because timm imports torchvision, which other runs need not wait for
 
-    from timm.optim import Lars  # here, because it brings in all of timm (seconds)
-
     peak = _peak(lr, scale, weight_decay, batch_size)
     _momentum(momentum)
     if not trust > 0:

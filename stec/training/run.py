@@ -36,8 +36,8 @@ class Run:
 
     resume: "auto" continues from the newest readable checkpoint of the directory, if there is one; "never" wants a
     directory without a run; else a checkpoint, or a run directory, to continue from (in a directory without
-    checkpoints of its own, or the one it lies in). `finished`: the run came to its end before. UsageError if the
-    directory is in use, cannot be written, or holds another run.
+    checkpoints of its own, or the one it lies in). `finished`: the run came to its end before; `verdict`: the last
+    warning of the watch for collapse. UsageError if the directory is in use, cannot be written, or holds another run.
     """
 
     def __init__(self, directory: str | Path, config: Mapping[str, Any] | None = None, *, resume: str = "auto"):
@@ -45,6 +45,7 @@ class Run:
         self.checkpoints = self.directory / "checkpoints"
         self.main = rank() == 0
         self.finished = False
+        self.verdict = ""
         self.step = 0
         self.log = logging.getLogger("stec")
         self._display = Display()
@@ -144,6 +145,11 @@ class Run:
         """A line for the terminal and the train.log (of the first rank)."""
         if self.main:
             self.log.info("%s", text)
+
+    def warn(self, verdict: str) -> None:
+        """What is wrong with the representation: for the log, and for whoever reports on the run."""
+        self.verdict = verdict
+        self.log.warning("%s", verdict)
 
     def start(self, total: int) -> None:
         if self.main:

@@ -109,6 +109,9 @@ def test_stop_after_leaves_early_and_the_run_is_not_finished(tmp_path):
     go(tmp_path, training={"stop_after": 7})
     assert [p.name for p in checkpoint.stored(tmp_path / "checkpoints")] == ["step-00000005.ckpt", "step-00000007.ckpt"]
     assert not (tmp_path / "finished").exists()
+    stream = Stream()
+    go(tmp_path, training={"stop_after": 7}, stream=stream)
+    assert stream.asked == []
 
 
 def test_accumulation_is_refused_where_it_is_not_exact(tmp_path):

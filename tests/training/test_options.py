@@ -81,7 +81,13 @@ def test_a_gpu_that_is_not_there(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("able", "precision"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")]
+    ("able", "precision"),
+    [
+        ({"avx512_bf16": True, "cpu_name": "AMD EPYC"}, "bf16"),
+        ({"avx512_bf16": True, "cpu_name": "Intel Xeon"}, "fp32"),
+        ({"avx512_bf16": True, "amx_bf16": True, "cpu_name": "Intel Xeon"}, "bf16"),
+        ({"avx2": True}, "fp32"),
+    ],
 )
 def test_auto_on_a_cpu(monkeypatch, able, precision):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
@@ -91,6 +97,6 @@ def test_auto_on_a_cpu(monkeypatch, able, precision):
     machine = Hardware()
     assert (machine.device, machine.precision) == (torch.device("cpu"), precision)
     assert machine.num_workers == 1
-    assert machine.describe() == f"cpu (2 cores), {precision}, 1 loading processes"
+    assert machine.describe() == f"cpu (2 cores), {precision}, 1 loading process, channels_last"
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert Hardware().num_workers == 0

@@ -1,0 +1,130 @@
+"""Two gloo ranks, started by torchrun, against one rank on the global batch.
+
+There is no SyncBatchNorm on a CPU, and the heads have batch norm: each rank's training-mode statistics would be those
+of its half. So the equality is tested with all norms in eval mode (fixed statistics), for both ways to the gradient.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import toy_run
+from toy_run import Stream, go, model
+
+from stec.errors import StecError
+from stec.training import checkpoint
+from stec.training.ranks import ranks
+
+
+def fixed_norms(**options):
+    """A model whose norms stay in eval mode, whatever the loop asks for."""
+    stec = model(**options)
+    for module in stec.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            module.train(False)
+            module.train = lambda mode=True, module=module: module
+    return stec
+
+
+def sgd_run(directory: Path, **given):
+    return go(directory, stec=fixed_norms(), optimizer={"name": "sgd", "lr": 0.3}, **given)
+
+
+def as_a_rank(folder: str, job: str) -> int:
+    """What each process of torchrun does (see the end of this file)."""
+    torch.set_num_threads(1)
+    directory = Path(folder)
+    with ranks(torch.device("cpu")):
+        if job == "equal":
+            sgd_run(directory / "plain")
+            sgd_run(directory / "cached", hardware={"micro_batch": 3})
+            sgd_run(directory / "halfway", training={"stop_after": 11})
+            sgd_run(directory / "halfway")
+        elif job == "wait":
+            try:
+                go(directory, complete=slow, training={"epochs": 200})
+            except StecError as error:
+                return error.exit_code
+    return 0
+
+
+def slow(batch):
+    if dist.get_rank() == 1:
+        (Path(sys.argv[1]) / "up").touch()
+    time.sleep(0.05)
+    return toy_run.complete(batch)
+
+
+def torchrun(folder: Path, job: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return subprocess.Popen(
+        [*command, __file__, str(folder), job],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def lines(directory: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_two_ranks_are_one_rank_on_the_global_batch_with_norms_in_eval_mode(tmp_path):
+    process = torchrun(tmp_path, "equal")
+    told, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, told
+    assert "each rank's own part of the batch" in (tmp_path / "plain/train.log").read_text()
+    one = sgd_run(tmp_path / "one").state_dict()
+    for name in ("plain", "cached", "halfway"):
+        two = checkpoint.load(tmp_path / name / "checkpoints" / "last")["model"]
+        for key, tensor in one.items():
+            assert torch.allclose(two[key], tensor, rtol=1e-3, atol=1e-5), (name, key)
+        # Losses and accuracies line by line; what is measured on each rank's own features is another number.
+        for ours, theirs in zip(lines(tmp_path / "one"), lines(tmp_path / name), strict=True):
+            own = {"train/z_std", "train/rankme", "train/grad_share_manip"}
+            assert {k: v for k, v in theirs.items() if k not in own} == pytest.approx(
+                {k: v for k, v in ours.items() if k not in own}, rel=1e-4, abs=1e-5
+            )
+    assert (tmp_path / "plain/metrics.jsonl").read_text() == (tmp_path / "halfway/metrics.jsonl").read_text()
+
+
+def test_a_run_of_two_ranks_goes_on_with_one(tmp_path):
+    """Any topology continues: the sums that ranks had gathered since the last line are taken up by one."""
+    stream = Stream()
+    sgd_run(tmp_path, training={"stop_after": 11})
+    path = tmp_path / "checkpoints" / "step-00000011.ckpt"
+    state = checkpoint.load(path)
+    (sums,) = state["log"]["meter"]["ranks"]
+    halves = [{name: [total / 2, count / 2] for name, (total, count) in sums.items()} for _ in range(2)]
+    state["log"]["meter"]["ranks"] = halves
+    checkpoint.save(path, state)
+    sgd_run(tmp_path, stream=stream)
+    sgd_run(tmp_path / "whole")
+    assert stream.asked[0] == (1, 5)
+    for ours, theirs in zip(lines(tmp_path), lines(tmp_path / "whole"), strict=True):
+        assert ours == pytest.approx(theirs)
+
+
+def test_sigterm_to_torchrun_stops_all_ranks_at_one_step(tmp_path):
+    process = torchrun(tmp_path, "wait")
+    until = time.monotonic() + 120
+    while not (tmp_path / "up").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    told, _ = process.communicate(timeout=60)
+    state = checkpoint.load(tmp_path / "checkpoints" / "last")
+    assert state["step"] % 10 == 0
+    assert f"left after step {state['step']}" in (tmp_path / "train.log").read_text(), told
+    assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.endswith(".tmp")]
+
+
+if __name__ == "__main__":
+    sys.exit(as_a_rank(*sys.argv[1:]))
