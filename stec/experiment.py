@@ -8,12 +8,9 @@ from typing import Any
 
 import torch
 
-from stec import build, distributed
+from stec import build, distributed, protocols
 from stec.data import Dataset, Splits, extents, open_data
 from stec.errors import UsageError
-from stec.evaluation.decodability import Reader
-from stec.evaluation.knn import Knn
-from stec.evaluation.linear import Logistic
 from stec.evaluation.suite import Suite
 from stec.loading import Stream, worker_deaths
 from stec.measure import Measure
@@ -162,15 +159,13 @@ def _run(experiment: Experiment, directory: Run) -> None:
 
 def _evaluation(node: Mapping[str, Any]) -> tuple[Suite, bool, str | None]:
     """The protocols; whether a probe trains along; and the published model to compare with."""
-    protocols = {"knn": Knn, "linear": Logistic, "action": Reader}
-    made = [kind(**checked(kind, node[name] or {}, f"evaluation.{name}")) for name, kind in protocols.items()]
-    rest = {key: value for key, value in node.items() if key not in protocols}
-    online, baseline = rest.pop("online_probe"), rest.pop("baseline")
+    rest = dict(node)
+    online, baseline = rest.pop("online_probe", True), rest.pop("baseline", None)
     if not isinstance(online, bool):
         raise UsageError(f"evaluation.online_probe={online!r} has the wrong type: true or false was expected.")
     if not (baseline is None or isinstance(baseline, str)):
         raise UsageError(f"evaluation.baseline={baseline!r} has the wrong type: ENCODER/NAME or null was expected.")
-    return Suite(*made, **checked(Suite, rest, "evaluation")), online, baseline
+    return protocols.suite(rest), online, baseline
 
 
 def _told(splits: Splits) -> str:
