@@ -16,7 +16,7 @@ from stec import catalogue, export
 from stec.actions import Compose
 from stec.encoder import Encoder
 from stec.errors import UsageError
-from stec.nodes import checked
+from stec.nodes import checked, group
 from stec.objective import STEC, Term
 from stec.probe import OnlineProbe
 from stec.training import checkpoint
@@ -61,17 +61,17 @@ class Model(NamedTuple):
     spec: dict[str, Any]
 
 
-def part(kind: str, node: Mapping[str, Any], where: str) -> Part:
+def part(kind: str, node: Any, where: str) -> Part:
     """The class that `node["name"]` names among the `kind`s, with the other keys as its checked arguments."""
-    if "name" not in node:
+    if "name" not in group(node, where):
         raise UsageError(f"{where}.name is missing: {catalogue.nearest('', catalogue.names(kind))}")
     make = catalogue.find(kind, str(node["name"]))
     return Part(str(node["name"]), make, checked(make, _options(node), where))
 
 
-def choice(known: Mapping[str, Callable[..., Any]], node: Mapping[str, Any], where: str) -> Part:
+def choice(known: Mapping[str, Callable[..., Any]], node: Any, where: str) -> Part:
     """As `part`, for names that no package but ours declares."""
-    name = str(node.get("name"))
+    name = str(group(node, where).get("name"))
     if name not in known:
         raise UsageError(f"{where}.name={name} is unknown: {catalogue.nearest(name, known)}")
     return Part(name, known[name], checked(known[name], _options(node), where))
@@ -81,31 +81,32 @@ def _options(node: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key != "name"}
 
 
-def _terms(kind: str, node: Mapping[str, Any]) -> dict[str, tuple[float, Part]]:
+def _terms(kind: str, node: Any) -> dict[str, tuple[float, Part]]:
     """{name: (weight, part)}; empty if the node's name is "none"."""
-    if node.get("name") == "none":
+    if group(node, kind).get("name") == "none":
         return {}
     weight = node.get("weight", 1.0)
     if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise UsageError(f"{kind}.weight={weight!r} has the wrong type: a number was expected.")
     rest = {key: value for key, value in node.items() if key != "weight"}
-    return {str(node["name"]): (float(weight), part(kind, rest, kind))}
+    term = part(kind, rest, kind)
+    return {term.name: (float(weight), term)}
 
 
 def plan(spec: Mapping[str, Any]) -> Plan:
     """Check every node of a spec; UsageError in one sentence for the first that does not fit."""
     actions = {
-        name: part("action_space", {"name": name, **(node or {})}, f"actions.{name}")
-        for name, node in spec["actions"].items()
+        name: part("action_space", {"name": name, **group(node, f"actions.{name}")}, f"actions.{name}")
+        for name, node in group(spec.get("actions"), "actions").items()
         if node is not None
     }
     return Plan(
         actions,
-        part("encoder", spec["encoder"], "encoder"),
-        part("decoder", spec["decoder"], "dataset.decoder"),
-        part("picture", spec["picture"], "dataset.picture"),
-        _terms("identity", spec["identity"]),
-        _terms("manipulation", spec["manipulation"]),
+        part("encoder", spec.get("encoder"), "encoder"),
+        part("decoder", spec.get("decoder"), "dataset.decoder"),
+        part("picture", spec.get("picture"), "dataset.picture"),
+        _terms("identity", spec.get("identity")),
+        _terms("manipulation", spec.get("manipulation")),
     )
 
 
@@ -138,7 +139,7 @@ def load(source: str) -> Model:
 
     On the CPU, in eval mode. UsageError if the source is none of these or does not fit what it says of itself.
     """
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_dir() and (path / export.SPEC_NAME).is_file():
         return _exported(path)
     if path.is_dir() or path.suffix == ".ckpt":

@@ -65,6 +65,7 @@ def open_data(dataset: Dataset, data: str | None, packer: Callable[[str], Any], 
     packer: makes the packer of a source; identity: its name and options, part of the cache's name. UsageError if there
     is nothing at `data`.
     """
+    data = os.path.expanduser(data) if data else None  # data=$DIR with an empty DIR is not the current folder
     if data is None and dataset.needs_data:
         raise UsageError(f"{dataset.name} needs data=PATH: a folder that its packer reads, or one with shards.")
     if data is not None and not Path(data).exists():
@@ -88,15 +89,17 @@ def cache() -> Path:
 
 
 def extents(shards: Shards, decoder: Decoder) -> list[list[int]]:
-    """The distinct sizes [N][d] of some samples spread over the shards, read from their headers; damaged ones are
-    passed over."""
-    found = set()
+    """Sizes [N][d] of some samples spread over the shards, read from their headers; damaged ones are passed over.
+
+    A size stands there as often as it was found, or once if there is no other: a rare one must not count like a common.
+    """
+    found = []
     for sample in range(0, shards.num_samples, max(1, shards.num_samples // _NUM_EXTENTS)):
         with suppress(DataError):
-            found.add(extent(shards, decoder, sample))
+            found.append(extent(shards, decoder, sample))
     if not found:
         raise DataError(f"{shards.folder}: none of the samples looked at can be read.")
-    return [list(size) for size in sorted(found)]
+    return [list(size) for size in (found if len(set(found)) > 1 else found[:1])]
 
 
 def _packed(name: str, source: str, packer: Callable[[str], Any], identity: dict[str, Any]) -> Path:
@@ -113,12 +116,24 @@ def _packed(name: str, source: str, packer: Callable[[str], Any], identity: dict
 def _listing(source: str) -> str:
     """A digest of names, sizes and times of all files of a source, so that changed data is packed anew."""
     digest = hashlib.sha256()
-    root = Path(source)
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.is_file()) if source else []
-    for path in files:
-        facts = path.stat()
-        digest.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    for path in _files(Path(source)) if source else ():
+        facts, name = path.stat(), str(path.relative_to(source))
+        digest.update(name.encode(errors="surrogateescape"))  # a file name need not be text
+        digest.update(f"\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
+
+
+def _files(root: Path) -> list[Path]:
+    """The file itself, or all files below a folder; links are followed, as packers do, but none that leads back."""
+    found, seen = [root] if root.is_file() else [], set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        found += [path for path in (Path(folder, name) for name in names) if path.is_file()]
+    return sorted(found)
 
 
 @contextmanager

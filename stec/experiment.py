@@ -1,7 +1,7 @@
 """One experiment from its configuration to its report: check everything, find the data, build, train, measure, tell."""
 
 import copy
-import logging
+import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from stec.errors import UsageError
 from stec.evaluation.suite import Suite
 from stec.loading import Stream, worker_deaths
 from stec.measure import Measure
-from stec.nodes import checked
+from stec.nodes import checked, group
 from stec.resident import Resident
 from stec.summary import REPORT, tell
 from stec.training.loop import train
@@ -24,7 +24,8 @@ from stec.training.ranks import ranks
 from stec.training.run import Run
 from stec.views import make_views
 
-log = logging.getLogger("stec")
+MODEL = ("actions", "encoder", "identity", "manipulation")
+SECTIONS = ("dataset", *MODEL, "optimizer", "training", "hardware", "evaluation")
 
 
 class Settings:
@@ -51,28 +52,32 @@ class Settings:
         if batch_size < 2:
             raise UsageError(f"batch_size={batch_size} must be at least 2.")
         self.name, self.seed, self.batch_size, self.data, self.weights = name, seed, batch_size, data, weights
-        self.forward_views, self.resume, self.run_dir = forward_views, resume, run_dir
+        self.forward_views = forward_views
+        self.resume, self.run_dir = os.path.expanduser(resume), os.path.expanduser(run_dir)
 
 
 class Experiment:
     """All sections of a configuration, checked against what they configure; nothing is built yet."""
 
     def __init__(self, config: Mapping[str, Any]):
-        scalars = {key: value for key, value in config.items() if not isinstance(value, Mapping)}
+        if missing := [section for section in SECTIONS if section not in config]:
+            raise UsageError(f"{missing[0]} is missing: choose one with {missing[0]}=NAME.")
+        scalars = {key: value for key, value in config.items() if key not in SECTIONS}
         self.settings = Settings(**checked(Settings, scalars, ""))
-        dataset = {k: v for k, v in config["dataset"].items() if k not in ("packer", "decoder", "picture")}
-        self.dataset = Dataset(**checked(Dataset, dataset, "dataset"))
-        self.packer = build.part("packer", config["dataset"]["packer"], "dataset.packer")
+        dataset = group(config["dataset"], "dataset")
+        parts = {key: dataset.get(key) for key in ("packer", "decoder", "picture")}
+        rest = {key: value for key, value in dataset.items() if key not in parts}
+        self.dataset = Dataset(**checked(Dataset, rest, "dataset"))
+        self.packer = build.part("packer", parts["packer"], "dataset.packer")
         self.training = Training(**checked(Training, config["training"], "training"))
         self.hardware = Hardware(**checked(Hardware, config["hardware"], "hardware"))
         self.optimizer = build.choice(OPTIMIZERS, config["optimizer"], "optimizer")
         self.suite, self.online_probe, self.baseline = _evaluation(config["evaluation"])
-        sections = ("actions", "encoder", "identity", "manipulation")
         self.spec: dict[str, Any] = {
             "format": build.SPEC_FORMAT,
-            **{key: config[key] for key in sections},
-            "decoder": config["dataset"]["decoder"],
-            "picture": config["dataset"]["picture"],
+            **{key: config[key] for key in MODEL},
+            "decoder": parts["decoder"],
+            "picture": parts["picture"],
             "forward_views": self.settings.forward_views,
         }
         build.plan(self.spec)
@@ -104,6 +109,9 @@ def _run(experiment: Experiment, directory: Run) -> None:
     settings, dataset, hardware = experiment.settings, experiment.dataset, experiment.hardware
     splits = open_data(dataset, settings.data, experiment.packer, experiment.packer.described())
     directory.say(_told(splits))
+    batch_size = fitting(settings.batch_size, splits.train.num_samples)
+    if batch_size < settings.batch_size:
+        directory.say(f"batch_size: {batch_size} instead of {settings.batch_size}, for there are no more samples")
     torch.manual_seed(settings.seed)
     spec = experiment.describe(splits)
     model = build.model(spec)
@@ -121,7 +129,7 @@ def _run(experiment: Experiment, directory: Run) -> None:
         splits.train,
         decoder,
         space,
-        batch_size=settings.batch_size,
+        batch_size=batch_size,
         seed=settings.seed,
         window=dataset.window,
         max_bad=dataset.max_bad,
@@ -138,12 +146,12 @@ def _run(experiment: Experiment, directory: Run) -> None:
         distributed.barrier()
         return rows.get("trained", {})
 
-    data = {"fingerprint": splits.train.fingerprint, "batch_size": settings.batch_size, "seed": settings.seed}
+    data = {"fingerprint": splits.train.fingerprint, "batch_size": batch_size, "seed": settings.seed}
     train(
         stec,
         stream,
         complete,
-        experiment.optimizer(stec, settings.batch_size),
+        experiment.optimizer(stec, batch_size),
         experiment.training,
         hardware,
         directory,
@@ -154,12 +162,23 @@ def _run(experiment: Experiment, directory: Run) -> None:
     if directory.main and directory.finished:
         table = measure.baselines(begun, experiment.baseline)
         table["trained"] = rows.get("trained") or measure.row(stec.encoder)
-        tell(directory, measure, table, settings.name, settings.batch_size)
+        tell(directory, measure, table, settings.name, batch_size)
+
+
+def fitting(batch_size: int, num_samples: int) -> int:
+    """The global batch size; for fewer samples as many as the ranks can share equally. UsageError below two a rank."""
+    if num_samples >= batch_size:
+        return batch_size
+    world = distributed.world_size()
+    if num_samples < 2 * world:
+        each = "" if world == 1 else f" for each of {world} ranks"
+        raise UsageError(f"too few samples to learn from, {num_samples}: at least 2{each} are needed.")
+    return num_samples // world * world
 
 
 def _evaluation(node: Mapping[str, Any]) -> tuple[Suite, bool, str | None]:
     """The protocols; whether a probe trains along; and the published model to compare with."""
-    rest = dict(node)
+    rest = dict(group(node, "evaluation"))
     online, baseline = rest.pop("online_probe", True), rest.pop("baseline", None)
     if not isinstance(online, bool):
         raise UsageError(f"evaluation.online_probe={online!r} has the wrong type: true or false was expected.")

@@ -50,9 +50,9 @@ class Stream:
         shuffle: bool = True,
     ):
         """batch_size: over all ranks. window: shards over which samples are shuffled. max_bad: share of the samples
-        seen that may be damaged (and are replaced within their slots) before a DataError says so."""
+        that may be damaged (and are replaced within their slots) before a DataError says so."""
         self._steps = Steps(source, batch_size=batch_size, seed=seed, window=window, shuffle=shuffle)
-        self._tally = Tally(max_bad)
+        self._tally = Tally(max_bad, source.num_samples)
         self._make = partial(make_batch, source, decoder, space, num_views, seed)
         self._num_workers = _checked(num_workers)
 
@@ -74,7 +74,7 @@ class Stream:
 
     def _deliver(self, epoch: int, parts: Sequence[np.ndarray]) -> Iterator[Batch]:
         for batch, damaged in _worked(partial(self._make, epoch), parts, self._num_workers):
-            self._tally.count(len(batch.keys), damaged)
+            self._tally.count(damaged)
             yield batch
 
 
@@ -84,9 +84,9 @@ def examples(
     """The evaluation views uint8 [B, ...] and labels int64 [B] (-1: unknown) of all samples in stored order, the last
     batch smaller. Damaged samples, if max_bad allows any, are left out."""
     parts = np.split(np.arange(source.num_samples), range(batch_size, source.num_samples, batch_size))
-    tally = Tally(max_bad)
+    tally = Tally(max_bad, source.num_samples)
     for whole in _worked(partial(read_whole, source, decoder), parts, _checked(num_workers)):
-        tally.count(len(whole.numbers) + len(whole.damaged), whole.damaged)
+        tally.count(whole.damaged)
         if whole.numbers:
             yield whole.x, whole.labels
 
@@ -106,10 +106,10 @@ def unshared(
     rank, the last one smaller. For measuring."""
     order = epoch_order(source.shard_sizes, seed=seed, epoch=epoch, window=len(source.shard_sizes))
     parts = np.split(order, range(batch_size, source.num_samples, batch_size))
-    tally = Tally(max_bad)
+    tally = Tally(max_bad, source.num_samples)
     make = partial(make_batch, source, decoder, space, 2, seed, epoch)
     for batch, damaged in _worked(make, parts, _checked(num_workers)):
-        tally.count(len(batch.keys), damaged)
+        tally.count(damaged)
         yield batch
 
 

@@ -21,18 +21,25 @@ def keywords(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in inspect.signature(target).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
-def checked(target: Callable[..., Any], node: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """`node` as keyword arguments for `target`; UsageError names the key `where.key`, what it is and should be."""
+def group(node: Any, where: str) -> Mapping[str, Any]:
+    """`node`, if it is a group of keys; UsageError if not."""
     if not isinstance(node, Mapping):
         raise UsageError(f"{where}={node!r} has the wrong type: a group of keys was expected.")
+    return node
+
+
+def checked(target: Callable[..., Any], node: Any, where: str) -> dict[str, Any]:
+    """`node` as keyword arguments for `target`; UsageError names the key `where.key` (`key`, if `where` is empty), what
+    it is and should be."""
+    node, start = group(node, where), f"{where}." if where else ""
     parameters, hints = keywords(target), typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     for key in node:
         if key not in parameters:
-            raise UsageError(f"{where}.{key} is unknown: {nearest(str(key), parameters)}")
+            raise UsageError(f"{start}{key} is unknown: {nearest(str(key), parameters)}")
     for key, parameter in parameters.items():
         if node.get(key, parameter.default) in (inspect.Parameter.empty, MISSING):
-            raise UsageError(f"{where}.{key} is missing: {_plain(hints.get(key, Any))} is needed.")
-    return {key: _converted(value, hints.get(key, Any), f"{where}.{key}") for key, value in node.items()}
+            raise UsageError(f"{start}{key} is missing: {_plain(hints.get(key, Any))} is needed.")
+    return {key: _converted(value, hints.get(key, Any), f"{start}{key}") for key, value in node.items()}
 
 
 def _converted(value: Any, hint: Any, where: str) -> Any:

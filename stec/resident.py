@@ -52,7 +52,9 @@ class Resident:
         self._steps = Steps(source, batch_size=batch_size, seed=seed, window=window, shuffle=shuffle)
         self._space, self._num_views, self._seed = space, num_views, seed
         self._where = source.where
-        self.x, self._extents, self.labels, self._sound = _decoded(source, decoder, Tally(max_bad), device)
+        self.x, self._extents, self.labels, self._sound = _decoded(
+            source, decoder, Tally(max_bad, source.num_samples), device
+        )
         self.replaced = 0
 
     @property
@@ -100,12 +102,11 @@ class _Decoded(NamedTuple):
 
 def _decoded(source: Source, decoder: Decoder, tally: Tally, device: torch.device | str) -> _Decoded:
     start, num = time.perf_counter(), source.num_samples
-    tally.count(num, ())  # all are about to be seen: the limit is a share of all
     table: _Decoded | None = None
     chunks = [range(first, min(first + CHUNK, num)) for first in range(0, num, CHUNK)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for whole in pool.map(partial(read_whole, source, decoder), chunks):
-            tally.count(0, whole.damaged)
+            tally.count(whole.damaged)
             if not whole.numbers:
                 continue
             if table is None:
@@ -129,4 +130,10 @@ def _decoded(source: Source, decoder: Decoder, tally: Tally, device: torch.devic
         table.x.numel() * table.x.element_size() / 1e6,
         time.perf_counter() - start,
     )
-    return table._replace(x=table.x.to(device))
+    try:
+        return table._replace(x=table.x.to(device))
+    except torch.OutOfMemoryError as error:
+        size = table.x.numel() * table.x.element_size() / 2**30
+        raise UsageError(
+            f"dataset.resident=true wants {size:.1f} GiB of {device}, which is too full: set dataset.resident=false."
+        ) from error

@@ -4,9 +4,10 @@ All of it is a function of (seed, epoch, sample), whichever process does it. Leg
 an action, d dimensions of an extent.
 """
 
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -80,27 +81,33 @@ class Whole(NamedTuple):
 
 
 class Tally:
-    """How many samples were damaged so far, of how many; each is logged once, and too many are an error."""
+    """How many of num_samples samples are damaged, as far as is known; each is logged once, and too many are an error.
 
-    def __init__(self, max_bad: float):
+    damaged: how often one was met and replaced.
+    """
+
+    def __init__(self, max_bad: float, num_samples: int):
         if not 0 <= max_bad < 1:
             raise UsageError(f"dataset.max_bad={max_bad} must be at least 0 and below 1: it is a share of the samples.")
-        self.max_bad, self.seen, self.damaged = max_bad, 0, 0
-        self._told: set[int] = set()
+        self.max_bad, self.num_samples, self.damaged = max_bad, num_samples, 0
+        self._known: set[int] = set()
 
-    def count(self, seen: int, damaged: Sequence[Damaged]) -> None:
-        """DataError above the limit, which is max(1, max_bad * seen) samples, or none at all if max_bad is 0."""
-        self.seen, self.damaged = self.seen + seen, self.damaged + len(damaged)
+    def count(self, damaged: Sequence[Damaged]) -> None:
+        """DataError above the limit, which is max(1, max_bad * num_samples), or none at all if max_bad is 0.
+
+        A share of all samples, not of those seen so far: early in a run these are too few to tell.
+        """
+        self.damaged += len(damaged)
         if damaged and not self.max_bad:
             raise DataError(f"{damaged[0].reason} (dataset.max_bad=0: no damaged sample is put up with).")
         for one in damaged:
-            if one.sample not in self._told:
+            if one.sample not in self._known:
                 logging.getLogger("stec").warning("damaged sample: %s", one.reason)
-                self._told.add(one.sample)
-        if damaged and self.damaged > max(1, self.max_bad * self.seen):
+                self._known.add(one.sample)
+        if len(self._known) > max(1, self.max_bad * self.num_samples):
             raise DataError(
-                f"{self.damaged} of {self.seen} samples were damaged, more than dataset.max_bad={self.max_bad} allows;"
-                f" the last one: {damaged[-1].reason}."
+                f"{len(self._known)} of {self.num_samples} samples were damaged, more than"
+                f" dataset.max_bad={self.max_bad} allows; the last one: {damaged[-1].reason}."
             )
 
 
@@ -241,9 +248,16 @@ def _named(source: Source, number: int) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        raise DataError(f"{source.where(number)}: {error}") from error
+        raise DataError(f"{_origin(source, number)}: {error}") from error
     except Exception as error:
-        raise StecError(f"{source.where(number)}: the decoder failed: {type(error).__name__}: {error}") from error
+        raise StecError(f"{_origin(source, number)}: the decoder failed: {type(error).__name__}: {error}") from error
+
+
+def _origin(source: Source, number: int) -> str:
+    """Shard and key of a sample and, if its packer kept it (in a member json), the path that it came from."""
+    with suppress(DataError, LookupError, TypeError, ValueError):
+        return f"{source.where(number)} ({json.loads(source.read(number)['json'])['path']})"
+    return source.where(number)
 
 
 def _label(members: Mapping[str, bytes], meta: Mapping[str, Any]) -> int:

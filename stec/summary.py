@@ -20,7 +20,7 @@ REPORT = "report.html"
 def tell(run: Run, measure: Measure, rows: Mapping[str, Row], name: str, batch_size: int) -> None:
     """Print the table, keep it as table.json, and write report.html; both into the run directory."""
     protocol = measure.suite.describe()
-    print_table(rows, protocol)
+    print_table(rows, protocol, held_out=measure.splits.test is not None)
     (run.directory / "table.json").write_text(json.dumps({"rows": rows, "protocol": protocol}, indent=2) + "\n")
     path = run.directory / REPORT
     write_page(path, facts(run, measure, rows, columns(rows), name, batch_size))
@@ -39,13 +39,14 @@ def columns(rows: Mapping[str, Row]) -> list[Column]:
     return [column for column in table if column.key in found]
 
 
-def print_table(rows: Mapping[str, Row], protocol: Mapping[str, str]) -> None:
+def print_table(rows: Mapping[str, Row], protocol: Mapping[str, str], held_out: bool) -> None:
     """Rows to the terminal; under them, how they were measured."""
-    table = Table(title="held-out samples; action: bits of each component that a fresh reader finds in both views")
+    samples = "held-out samples" if held_out else "no held-out samples: other views of those learnt from"
+    table = Table(title=f"{samples}; action: bits of each component that a fresh reader finds in both views")
     table.add_column("")
     shown = columns(rows)
-    for column in shown:
-        table.add_column(column.label, justify="right")
+    for column in shown:  # narrow enough for 80 characters a line
+        table.add_column(column.label.replace("_", "\n"), justify="right")
     for name, row in rows.items():
         table.add_row(name, *(_cell(column, row.get(column.key)) for column in shown))
     console = Console()

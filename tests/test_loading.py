@@ -180,6 +180,23 @@ def test_more_damage_than_allowed_is_an_error_that_counts():
         list(stream(memory(damaged=[2, 9, 16]), batch_size=23, max_bad=0.1).batches(0))
 
 
+def test_damage_is_held_against_all_samples_not_against_those_seen_so_far():
+    begun = stream(memory(damaged=[0, 1]), max_bad=0.1, shuffle=False)
+    assert len(list(begun.batches(0))) == 5  # two of the first four, but not more than a tenth of 23
+    assert (begun.replaced, len(list(begun.batches(1))), begun.replaced) == (2, 5, 4)
+
+
+def test_a_damaged_sample_is_named_by_the_path_it_came_from_if_that_is_known(caplog):
+    source = memory(damaged=[9])
+    source.samples[4] = {"toy": b"", "json": b'{"path": "holiday/beach.toy"}'}
+    source.samples[5] = {"toy": b"", "json": b"no json"}
+    with caplog.at_level(logging.WARNING, "stec"):
+        list(stream(source, batch_size=23, max_bad=0.2).batches(0))
+    told = sorted(caplog.messages)
+    assert told[0].startswith("damaged sample: toy-0.tar: 0004 (holiday/beach.toy): ")
+    assert told[1].startswith("damaged sample: toy-0.tar: 0005: ")
+
+
 @pytest.mark.parametrize("max_bad", [0.0, 0.5])
 def test_if_everything_is_damaged_it_ends_at_once(max_bad):
     with pytest.raises(DataError, match=r"and the 5 samples drawn in its place are damaged as well"):

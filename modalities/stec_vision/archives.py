@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from stec.errors import DataError, UsageError
-from stec_vision.packers import Sample
+from stec_vision.packers import Sample, first_by_hash
 from stec_vision.unpickling import unpickle_plain
 
 
@@ -69,7 +69,8 @@ class Place:
 class Cifar:
     """CIFAR-10 or CIFAR-100, python version: the .tar.gz, the unpacked folder, or the folder that holds either.
 
-    classes: 10 or 100, which of the two; None: the one that is there.
+    classes: 10 or 100, which of the two; None: the one that is there. subset: only this many training pictures, the
+    first by hash of their names.
     """
 
     splits = ("train", "test")
@@ -78,7 +79,7 @@ class Cifar:
         100: Layout("cifar-100-python.tar.gz", "cifar-100-python", "meta"),
     }
 
-    def __init__(self, source: str, *, classes: int | None = None):
+    def __init__(self, source: str, *, classes: int | None = None, subset: int | None = None):
         if classes not in (None, *self.layouts):
             raise UsageError(f"packer.classes={classes} must be 10, 100, or null for the one that is there.")
         found = {}
@@ -103,16 +104,29 @@ class Cifar:
         if not isinstance(meta.get(names), list):
             raise DataError(f"{self.layouts[number].marker}: there are no {names} in it.")
         self.classes = [str(name) for name in meta[names]]
+        self._kept = None if subset is None else first_by_hash(self._file_names(), subset)
 
     def samples(self, split: str) -> Iterator[Sample]:
-        count = 0
+        number, count = 0, 0
         for name in self._names[split]:
             for picture, label in zip(*self._batch(name), strict=True):
-                yield {"__key__": f"{split}-{count:08d}", "webp": lossless(picture), "cls": str(label).encode()}
-                count += 1
+                if split == "test" or self._kept is None or number in self._kept:
+                    yield {"__key__": f"{split}-{count:08d}", "webp": lossless(picture), "cls": str(label).encode()}
+                    count += 1
+                number += 1
 
     def meta(self, split: str) -> dict[str, Any]:  # noqa: ARG002
         return {"classes": self.classes}
+
+    def _file_names(self) -> list[str]:
+        """The names of all training pictures, in order."""
+        names: list[str] = []
+        for name in self._names["train"]:
+            found = self._unpickle(name).get("filenames")
+            if not isinstance(found, list):
+                raise DataError(f"{name}: there are no filenames in it, by which packer.subset would choose.")
+            names += [str(one) for one in found]
+        return names
 
     def _unpickle(self, name: str) -> dict[str, Any]:
         return unpickle_plain(self._place.read(name), name)

@@ -88,8 +88,6 @@ class Npz:
     hash of their names."""
 
     def __init__(self, source: str, *, subset: int | None = None):
-        if subset is not None and subset < 1:
-            raise UsageError(f"packer.subset={subset} must be at least 1, or null for all.")
         root = Path(source)
         self._files = {"train": sorted(root.glob("train*.npz")), "test": sorted(root.glob("test*.npz"))}
         for split, files in self._files.items():
@@ -143,10 +141,16 @@ def _first(files: list[Path], subset: int | None) -> frozenset[int] | None:
     """Numbers of the pictures (over all files) that belong to the subset; None for all."""
     if subset is None:
         return None
-    positions = [position(str(name)) for path in files for name in _array(path, "filename")]
-    if subset > len(positions):
-        raise UsageError(f"packer.subset={subset}: there are only {len(positions)} training pictures.")
-    return frozenset(np.argsort(positions, kind="stable")[:subset].tolist())
+    return first_by_hash([str(name) for path in files for name in _array(path, "filename")], subset)
+
+
+def first_by_hash(names: list[str], subset: int) -> frozenset[int]:
+    """Numbers of the `subset` pictures that come first by the hash of their names."""
+    if subset < 1:
+        raise UsageError(f"packer.subset={subset} must be at least 1, or null for all.")
+    if subset > len(names):
+        raise UsageError(f"packer.subset={subset}: there are only {len(names)} training pictures.")
+    return frozenset(np.argsort([position(name) for name in names], kind="stable")[:subset].tolist())
 
 
 def _pictures(root: Path) -> list[str]:
@@ -166,8 +170,8 @@ def _pictures(root: Path) -> list[str]:
 
 
 def _hold_out(files: list[str], fraction: float) -> dict[str, list[str]]:
-    """Train and test by hash; at least one of each if the folder holds two pictures."""
-    if fraction == 0 or len(files) < 2:
+    """Train and test by hash; at least one of each, if three pictures or more can be shared out."""
+    if fraction == 0 or len(files) < 3:  # to learn takes two
         return {"train": files}
     # Another hash than the one that orders them, or the test pictures would be a prefix.
     ranked = sorted(files, key=lambda path: position("holdout/" + path))

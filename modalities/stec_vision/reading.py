@@ -1,12 +1,13 @@
 """Bytes -> picture. Nothing is allocated for the picture before its header has been checked."""
 
 import io
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from stec.errors import DataError
@@ -28,11 +29,20 @@ _TURNS = {
 
 @contextmanager
 def _blamed_on_data(what: str) -> Iterator[None]:
-    """PIL raises OSError, SyntaxError, struct.error and more on damaged bytes: all of it is the data's fault."""
+    """PIL raises OSError, SyntaxError, struct.error and more on damaged bytes: all of it is the data's fault.
+
+    What it only warns of (odd metadata, many pixels) would fill the console of a run: the limit that counts is ours.
+    """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
     except DataError:
         raise
+    except UnidentifiedImageError as error:  # its own words are about Python objects
+        raise DataError(f"{what}.") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"a picture of far too many pixels: not decoded ({str(error).partition(',')[0]}).") from error
     except Exception as error:
         raise DataError(f"{what}: {type(error).__name__}: {error}.") from error
 
@@ -45,10 +55,10 @@ class Picture:
             raise DataError("a picture of 0 bytes: is the sample empty?")
         with _blamed_on_data(f"not a picture of a known format ({len(raw)} bytes)"):
             self._image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+            self._orientation = _orientation(self._image)
         width, height = self._image.size
         if width * height > max_pixels:
             raise DataError(f"a picture of {width}x{height} pixels, more than max_pixels={max_pixels}: not decoded.")
-        self._orientation = _orientation(self._image)
         self.size = (width, height) if self._orientation >= 5 else (height, width)
 
     def reduce(self, height: int, width: int) -> None:

@@ -3,24 +3,36 @@
 import os
 import re
 import sys
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.distributed.elastic.multiprocessing.errors import record
+from yaml import YAMLError
 
 from stec.catalogue import nearest
 from stec.cli import recipes
 from stec.cli.door import guarded
 from stec.errors import UsageError
 
+# These are taken as they are written: a folder may be called "Summer, 2024 (1)" or 007.
+PATHS = ("data", "weights", "resume", "run_dir")
+
+
+class Failed(BaseException):
+    """Carries the error of a job past hydra, which would print a line of its own and begin the next job of a sweep."""
+
+    def __init__(self, error: Exception):
+        self.error = error
+
 
 @guarded
 def main(argv: list[str] | None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
-    if not arguments:
+    if not arguments or {"-h", "--help"} & set(arguments):
         _list()
         return 0
     # hydra then lets exceptions through instead of printing them and exiting by itself.
@@ -30,7 +42,9 @@ def main(argv: list[str] | None) -> int:
     before, sys.argv = sys.argv, ["stec-train", *_expanded(arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(recipes.own()), config_name="train")(_job)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except Failed as failed:
+        raise failed.error from None
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UsageError(_sentence(error, arguments)) from error
     finally:
         sys.argv = before
@@ -38,12 +52,24 @@ def main(argv: list[str] | None) -> int:
 
 
 def _job(config: DictConfig) -> None:
-    # Imported here, so that listing and --cfg do not wait for torch.
-    from stec import experiment
+    try:
+        # Imported here, so that listing and --cfg do not wait for torch.
+        from stec import experiment
 
-    plain = OmegaConf.to_container(config, resolve=True)
+        experiment.run(_plain(config))
+    except Exception as error:
+        raise Failed(error) from error
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
     assert isinstance(plain, dict)
-    experiment.run({str(key): value for key, value in plain.items() if key != "recipe"})
+    if "recipe" in plain:
+        raise UsageError("the file of a recipe must begin with the line '# @package _global_'; this one does not.")
+    return {str(key): value for key, value in plain.items()}
 
 
 def _list() -> None:
@@ -55,19 +81,37 @@ def _list() -> None:
 
 
 def _expanded(arguments: list[str]) -> list[str]:
-    """`encoder=timm/NAME` is short for `encoder=timm encoder.model=NAME`."""
-    expanded = []
+    """As hydra wants them: options before overrides, paths in quotes, `encoder=timm/NAME` in two words."""
+    options, overrides = [], []
     for argument in arguments:
-        match = re.fullmatch(r"encoder=timm/(.+)", argument)
-        expanded += ["encoder=timm", f"encoder.model={match[1]}"] if match else [argument]
-    return expanded
+        key, is_override, value = argument.partition("=")
+        if argument.startswith("-") or not (is_override or argument.startswith("~")):
+            options.append(argument)
+        elif argument.startswith("encoder=timm/"):
+            overrides += ["encoder=timm", f"encoder.model={value.removeprefix('timm/')}"]
+        elif key in PATHS and value and _path(value):
+            quoted = os.path.expanduser(value).replace('"', '\\"')
+            overrides.append(f'{key}="{quoted}"')
+        else:
+            overrides.append(argument)
+    return options + overrides
+
+
+def _path(value: str) -> bool:
+    """Is this a path, rather than several to sweep over, null, or one to be composed?"""
+    return os.path.exists(os.path.expanduser(value)) or value.startswith("~") or not value.isascii()
 
 
 def _sentence(error: Exception, arguments: list[str]) -> str:
     """What hydra or omegaconf complain about, in one sentence with the nearest name."""
-    text = str(error)
+    text = str(error) or str(error.__cause__)
+    if isinstance(error, OverrideParseException):
+        return f"{error.override} is not of the form key=value, or its value must be quoted twice: 'key=\"value\"'."
+    if isinstance(error, ValueError):
+        chosen = [word for word in arguments if word.partition("=")[0] in _groups()]
+        return f"{', '.join(chosen)}: a group takes the name of one of its files ({text})."
     if isinstance(error, MissingConfigException):
-        if match := re.search(r"Could not find '([\w-]+)/([^']+)'", text):
+        if match := re.search(r"Could not find '([\w-]+)/([^']*)'", text):
             options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:]]
             return f"{match[1]}={match[2]} is unknown: {nearest(match[2], [o for o in options if o and ' ' not in o])}"
         return " ".join(text.split())

@@ -186,4 +186,4 @@ class Reader:
 
     def describe(self) -> str:
         bins = f"{self.num_bins} {self.bins} bins"
-        return f"a fresh reader ({self.hidden} hidden units) of both views' features, {bins}, held-out pairs"
+        return f"a fresh reader ({self.hidden} hidden units) of both views' features, {bins}"

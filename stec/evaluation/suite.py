@@ -60,6 +60,7 @@ class Suite:
                 raise UsageError(f"evaluation.{key}={value} must be at least 1.")
         self.knn, self.linear, self.action, self.tap = knn, linear, action, tap
         self.num_pairs = {"train": train_pairs, "test": test_pairs}
+        self._told: set[str] = set()
 
     def measure(
         self,
@@ -92,20 +93,28 @@ class Suite:
     ) -> Row:
         """{metric: value}: eval/knn/top1, eval/linear/top1 (with the chosen /c, and /converged 1 or 0),
         eval/action_bits|acc|chance|majority/<component>, health/*. What the data does not allow (no labels, too few
-        pairs) is left out and logged in a sentence."""
+        pairs) is left out and logged in a sentence, once for all rows."""
         row: Row = {}
-        with _left_out("eval/knn"):
+        if not len(train.labelled().y) and not len(test.labelled().y):
+            self._tell(logging.INFO, "the data has no labels: k-NN and linear are left out.")
+        else:
+            row |= self._classes(train, test, device)
+        with self._left_out("eval/action"):
+            row |= self._actions(train_pairs, test_pairs, components)
+        with self._left_out("health"):
+            row |= {f"health/{name}": value for name, value in health(test_pairs.a, test_pairs.b).items()}
+        return row
+
+    def _classes(self, train: Table, test: Table, device: torch.device | str) -> Row:
+        row: Row = {}
+        with self._left_out("eval/knn"):
             row["eval/knn/top1"] = self.knn(train, test, device)
-        with _left_out("eval/linear"):
+        with self._left_out("eval/linear"):
             found = self.linear(*(Table(x, t.y) for x, t in zip(_narrow(train.x, test.x), (train, test), strict=True)))
             row |= {"eval/linear/top1": found.top1, "eval/linear/c": found.c}
             row["eval/linear/converged"] = float(found.converged)
             if not found.converged:
                 _log.warning("eval/linear: L-BFGS stopped at max_iter=%d before convergence.", self.linear.max_iter)
-        with _left_out("eval/action"):
-            row |= self._actions(train_pairs, test_pairs, components)
-        with _left_out("health"):
-            row |= {f"health/{name}": value for name, value in health(test_pairs.a, test_pairs.b).items()}
         return row
 
     def _actions(self, train: Pairs, test: Pairs, components: Sequence[Component]) -> Row:
@@ -113,12 +122,24 @@ class Suite:
         a, b = both.chunk(2)
         read = self.action(train._replace(a=a, b=b), test._replace(a=test_a, b=test_b), components)
         if read.dropped:
-            _log.info("eval/action: constant, so left out: %s.", ", ".join(read.dropped))
+            self._tell(logging.INFO, f"eval/action: constant, so left out: {', '.join(read.dropped)}.")
         row: Row = {}
         for name, found in read.components.items():
             row |= {f"eval/action_bits/{name}": found.bits, f"eval/action_acc/{name}": found.accuracy}
             row |= {f"eval/action_chance/{name}": found.chance, f"eval/action_majority/{name}": found.majority}
         return row
+
+    @contextmanager
+    def _left_out(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except UsageError as reason:
+            self._tell(logging.WARNING, f"{what} is left out: {reason}")
+
+    def _tell(self, level: int, sentence: str) -> None:
+        if sentence not in self._told:
+            _log.log(level, "%s", sentence)
+            self._told.add(sentence)
 
     def describe(self) -> Mapping[str, str]:
         """{start of the metrics' names: the protocol in words}, for tables and model cards."""
@@ -128,8 +149,8 @@ class Suite:
             "features": f"tap={self.tap}, fp32, evaluation mode",
             "eval/knn": self.knn.describe(),
             "eval/linear": self.linear.describe() + wide,
-            "eval/action": f"{self.action.describe()}, {train} train and {test} test pairs{wide}",
-            "health": f"on {test} pairs of views of test samples",
+            "eval/action": f"{self.action.describe()}, at most {train} train and {test} test pairs{wide}",
+            "health": f"on at most {test} pairs of views of test samples",
         }
 
 
@@ -142,11 +163,3 @@ def _narrow(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     # Readers standardise: what is but rounding must not be blown up to the size of a feature.
     real = pca.explained_variance_ > 1e-8 * pca.explained_variance_[0]
     return tuple(torch.from_numpy(pca.transform(x.numpy())[:, real]).float() for x in (train, *others))
-
-
-@contextmanager
-def _left_out(what: str) -> Iterator[None]:
-    try:
-        yield
-    except UsageError as reason:
-        _log.warning("%s is left out: %s", what, reason)

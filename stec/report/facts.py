@@ -12,7 +12,8 @@ import numpy as np
 class Column(NamedTuple):
     """A measure of the table. unit "%": values are shares in [0, 1]; "bits" or another unit: values are as they are.
 
-    chance: what a guesser who sees nothing gets; most: what a perfect model gets (None: the best value in the table).
+    chance: what a guesser who sees nothing gets; most: what a perfect model gets (None: the best value in the table);
+    group: what this column and its neighbours of the same group have in common, in words.
     """
 
     key: str
@@ -20,6 +21,7 @@ class Column(NamedTuple):
     unit: str = "%"
     chance: float | None = None
     most: float | None = 1.0
+    group: str = ""
 
 
 class Pair(NamedTuple):
@@ -75,7 +77,8 @@ class Facts(NamedTuple):
 
     name: of the run; trained: one sentence, what was trained; details: {"encoder": "ResNet-18", "seed": "0", ...};
     objective: the line of `STEC.describe`; warnings: what a reader must know before the numbers (collapse, a control);
-    columns and rows {name: {column key: value}}: the table, its last row the trained model, with protocol under it;
+    columns and rows {name: {column key: value}}: the table, its last row the trained model, with protocol {what: how it
+    was measured, in words} under it;
     pairs, predicted, curves {metric: Curve} with chance {metric: level}, map, commands: one section each;
     pairs_from, predicted_from: which pairs these are, in words.
     """
@@ -87,7 +90,7 @@ class Facts(NamedTuple):
     warnings: tuple[str, ...] = ()
     columns: tuple[Column, ...] = ()
     rows: Mapping[str, Mapping[str, float]] = {}
-    protocol: str = ""
+    protocol: Mapping[str, str] = {}
     pairs: tuple[Pair, ...] = ()
     pairs_from: str = ""
     predicted: tuple[Predicted, ...] = ()

@@ -3,7 +3,8 @@
 import base64
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +98,25 @@ def _table(facts: Facts) -> str:
         )
         lines_of_table.append(f'<tr class="chance"><th scope="row">chance</th>{cells}</tr>')
     head = "".join(f'<th scope="col">{_breakable(column.label)}</th>' for column in facts.columns)
+    how = "".join(f"<dt>{escape(what)}</dt><dd>{escape(words)}</dd>" for what, words in facts.protocol.items())
+    protocol = f'<dl class="protocol">{how}</dl>' if how else ""
     return f"""<section>
 <h2>What was learnt</h2>
-<p class="hint">The best of each column in bold. The upright mark on a bar is chance.</p>
-<div class="wide"><table style="min-width:{150 + 90 * len(facts.columns)}px"><thead><tr><th></th>{head}</tr></thead>
+<p class="hint">The best of each column in bold, if it is above chance. The upright mark on a bar is chance.</p>
+<div class="wide"><table style="min-width:{150 + 90 * len(facts.columns)}px">
+<thead>{_groups(facts.columns)}<tr><th></th>{head}</tr></thead>
 <tbody>{"".join(lines_of_table)}</tbody></table></div>
-<p class="hint">{escape(facts.protocol)}</p>
+{protocol}
 </section>"""
+
+
+def _groups(columns: Sequence[Column]) -> str:
+    """The row above the heads, in which neighbours of one group share a cell; nothing if there are no groups."""
+    if not any(column.group for column in columns):
+        return ""
+    runs = [(name, len(list(run))) for name, run in groupby(columns, key=lambda column: column.group)]
+    cells = "".join(f'<th scope="colgroup" colspan="{size}">{escape(name)}</th>' for name, size in runs)
+    return f'<tr class="groups"><th></th>{cells}</tr>'
 
 
 def _breakable(name: str) -> str:
@@ -126,7 +139,8 @@ def _cell(column: Column, value: float | None, best: float) -> str:
         mark = f'<b style="left:{100 * min(max(column.chance / most, 0), 1):.1f}%"></b>'
     # Equal as shown is equal: a bold figure beside the same figure would claim a difference that is not there.
     text = shown(value, column.unit)
-    dress = ' class="best"' if text == shown(best, column.unit) else ""
+    above = column.chance is None or value > column.chance
+    dress = ' class="best"' if above and text == shown(best, column.unit) else ""
     return f'<td{dress}>{escape(text)}<span class="bar"><i style="width:{share:.1f}%"></i>{mark}</span></td>'
 
 

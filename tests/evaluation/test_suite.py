@@ -87,15 +87,26 @@ def test_wide_features_are_cut_down_for_the_trained_readers_only():
 
 
 def test_without_labels_the_rest_is_still_measured(caplog):
-    with caplog.at_level(logging.WARNING, "stec"):
-        row = suite().measure(Raw(8), sources(labels=False))
+    ours = suite()
+    with caplog.at_level(logging.INFO, "stec"):
+        row, again = (ours.measure(Raw(8), sources(labels=False)) for _ in range(2))
     assert not [name for name in row if name.startswith(("eval/knn", "eval/linear"))]
     assert "eval/action_bits/linear_yy" in row
     assert "health/std" in row
-    assert [r.getMessage().partition(":")[0] for r in caplog.records] == [
-        "eval/knn is left out",
-        "eval/linear is left out",
+    assert row == again
+    # Once each, however many rows there are.
+    assert [(r.levelname, r.getMessage().partition(":")[0]) for r in caplog.records] == [
+        ("INFO", "the data has no labels"),
+        ("INFO", "eval/action"),
     ]
+
+
+def test_labels_of_one_side_only_are_a_warning(caplog):
+    given = sources()
+    unknown = [(x, torch.full_like(y, -1)) for x, y in given.test()]
+    with caplog.at_level(logging.WARNING, "stec"):
+        suite().measure(Raw(8), given._replace(test=lambda: unknown))
+    assert [m.partition(":")[0] for m in caplog.messages] == ["eval/knn is left out", "eval/linear is left out"]
 
 
 def test_no_convergence_is_logged_and_in_the_row(caplog):

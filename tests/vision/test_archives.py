@@ -45,6 +45,7 @@ def cifar10():
 def cifar100():
     files = pickled({"fine_label_names": ["apple", "bear", "cup"], "coarse_label_names": ["x"]}, "meta")
     content = {"data": stored(pixels(4, seed=4)), "fine_labels": [2, 0, 1, 2], "coarse_labels": [0] * 4}
+    content["filenames"] = ["cup_1.png", "apple_1.png", "bear_1.png", "cup_2.png"]
     return files | pickled(content, "train") | pickled({"data": stored(pixels(1)), "fine_labels": [1]}, "test")
 
 
@@ -109,6 +110,21 @@ def test_cifar_pixels_and_labels_come_through(tmp_path, name, how):
     for sample, picture in zip(samples, expected[1], strict=True):
         assert np.array_equal(decoded(sample), picture)
     assert len(list(packer.samples("test"))) == {"cifar10": 3, "cifar100": 1}[name]
+
+
+def test_subsets_are_nested_and_touch_only_training(tmp_path):
+    root = str(lay(tmp_path, "cifar100", "folder"))
+    chosen = [{s["webp"] for s in Cifar(root, subset=n).samples("train")} for n in (1, 2, 3, 4)]
+    assert [len(c) for c in chosen] == [1, 2, 3, 4]
+    assert chosen[0] < chosen[1] < chosen[2] < chosen[3]
+    assert len(list(Cifar(root, subset=1).samples("test"))) == 1
+    with pytest.raises(UsageError, match="there are only 4"):
+        Cifar(root, subset=5)
+
+
+def test_a_subset_is_chosen_by_file_names(tmp_path):
+    with pytest.raises(DataError, match="no filenames"):
+        Cifar(str(lay(tmp_path, "cifar10", "folder")), subset=1)
 
 
 @pytest.mark.parametrize("how", HOWS)

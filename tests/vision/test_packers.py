@@ -85,13 +85,13 @@ def test_no_labels_are_needed(tmp_path, names):
 
 
 def test_both_splits_get_something_and_holdout_may_be_off(tmp_path):
-    fill(tmp_path, ["a.png", "b.png"])
-    for holdout in (0.001, 0.999):
+    fill(tmp_path, ["a.png", "b.png", "c.png"])
+    for holdout, sizes in ((0.001, [2, 1]), (0.999, [1, 2])):
         packer = ImageFolder(str(tmp_path), holdout=holdout)
-        assert [len(paths(packer, split)) for split in packer.splits] == [1, 1]
+        assert [len(paths(packer, split)) for split in packer.splits] == sizes
     assert ImageFolder(str(tmp_path), holdout=0.0).splits == ("train",)
-    (tmp_path / "b.png").unlink()
-    assert ImageFolder(str(tmp_path)).splits == ("train",)
+    (tmp_path / "c.png").unlink()
+    assert ImageFolder(str(tmp_path)).splits == ("train",)  # to learn takes two
 
 
 def test_what_is_no_picture_hidden_or_seen_before_is_left_out(tmp_path):

@@ -1,6 +1,8 @@
 """What reading a picture promises beside what test_decode.py tells: limits before allocation, and harmless oddities."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -26,6 +28,30 @@ def test_the_limit_is_on_the_number_of_pixels_and_inclusive():
     assert Picture(raw, 60).size == (6, 10)
     with pytest.raises(DataError, match="10x6 pixels, more than max_pixels=59: not decoded"):
         Picture(raw, 59)
+
+
+def announced(width, height):
+    """A PNG of a few bytes whose header promises this many pixels."""
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", b""), (b"IEND", b"")]
+    each = [struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(each)
+
+
+@pytest.mark.parametrize(
+    ("side", "says"), [(10_000, "10000x10000 pixels, more than max_pixels=99"), (100_000, "far too many pixels: not d")]
+)
+def test_a_header_that_promises_too_much_is_one_sentence_and_no_warning(side, says):
+    with pytest.raises(DataError, match=says) as error:
+        Picture(announced(side, side), 99)
+    assert ".." not in str(error.value)
+
+
+def test_damaged_metadata_is_passed_over_in_silence():
+    pixels = Image.fromarray(noise(8, 8))
+    raw = encoded(pixels, "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0")
+    with pytest.warns(UserWarning, match="EXIF"):
+        Image.open(io.BytesIO(raw)).getexif()
+    assert Picture(raw, 64).size == (8, 8)
 
 
 def test_pixels_come_through():
