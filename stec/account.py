@@ -2,13 +2,15 @@
 
 import math
 import platform
-from collections.abc import Mapping
+import shlex
+from collections.abc import Iterator, Mapping
 
 import torch
 
 from stec.actions import sample_views
 from stec.build import Model
-from stec.evaluation.features import extract, frozen
+from stec.data import Splits
+from stec.evaluation.features import Table, extract, frozen
 from stec.evaluation.suite import Row
 from stec.manipulation.binned import Binned
 from stec.measure import Measure
@@ -35,33 +37,83 @@ def facts(
     shown = splits.test or splits.labelled
     table = extract(stec.encoder, measure.samples(shown), device=measure.hardware.device)
     held_out = "held-out samples" if splits.test is not None else "the training samples (there is no test split)"
+    drawn = flat_map(table.x.numpy(), table.y.numpy(), tuple(splits.classes))
     return Facts(
         name=name,
         trained=f"{_named(model.spec['encoder'])}, trained on {splits.train.num_samples:,} samples without labels.",
         details={
-            "steps": f"{run.step:,} of {batch_size:,} pairs of views",
-            "parameters": f"{sum(p.numel() for p in stec.encoder.parameters()):,} in the encoder",
+            "encoder": f"{sum(p.numel() for p in stec.encoder.parameters()):,} parameters",
+            "training": f"{run.step:,} steps of {batch_size:,} pairs of views",
+            "seed": str(run.config.get("seed", "not known")),
+            "wall time": _lasted(run),
             "machine": f"{measure.hardware.describe()} ({platform.machine()})",
-            "data": str(splits.train.folder),
+            "data": _data(run, splits),
             "run directory": str(run.directory),
         },
         warnings=_warnings(run, model),
         objective=stec.describe(),
-        columns=tuple(columns),
+        columns=tuple(_with_chance(columns, table, splits)),
         rows=rows,
-        protocol="; ".join(f"{start}: {words}" for start, words in measure.suite.describe().items()),
+        protocol=_protocol(measure, columns),
         pairs=pairs,
         pairs_from=pairs_from,
         predicted=_predicted(measure, rows["trained"]),
         predicted_from=f"Pairs of views of {held_out}, read by the manipulation model itself.",
         curves=read_curves(run.directory / "metrics.jsonl"),
         chance=stec.chance() | {"train/loss_id": math.log(2 * batch_size - 1)},
-        map=flat_map(table.x.numpy(), table.y.numpy(), tuple(splits.classes)),
-        commands=(
-            Command("Measure this model again, or on other data", f"stec-eval {run.directory}"),
-            Command("Take the weights elsewhere", f"stec-export {run.directory}"),
-            Command("Ask what was done between two samples", f"stec-eval action A B --model {run.directory}"),
-            Command("Start another run from these weights", f"stec-train recipe=NAME weights={run.directory}"),
+        map=drawn._replace(method=f"{drawn.method}, of {held_out}"),
+        commands=_commands(run, reads=_reader(model) is not None),
+    )
+
+
+def _lasted(run: Run) -> str:
+    minutes, seconds = divmod(round(run.seconds), 60)
+    spent = f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min {seconds} s"
+    return f"{spent}, measuring included" + (", since it went on from a checkpoint" if run.resumed else "")
+
+
+def _data(run: Run, splits: Splits) -> str:
+    """Where the samples come from, and how many are not learnt from."""
+    held = "none held out" if splits.test is None else f"{splits.test.num_samples:,} held out"
+    return f"{run.config.get('data') or splits.train.folder} ({held}, {splits.labels})"
+
+
+def _with_chance(columns: list[Column], shown: Table, splits: Splits) -> Iterator[Column]:
+    """Who always names the commonest class of the test split is right so often."""
+    labels = shown.labelled().y
+    share = float(labels.bincount().max()) / len(labels) if splits.test is not None and len(labels) else None
+    for column in columns:
+        yield column._replace(chance=share) if column.key.endswith("/top1") else column
+
+
+def _protocol(measure: Measure, columns: list[Column]) -> dict[str, str]:
+    """How the columns were measured, under the names they have in the table."""
+    names = {"features": "features", "eval/knn": "k-NN", "eval/linear": "linear", "eval/action": "action"}
+    described = measure.suite.describe()
+    told = {
+        name: described[start]
+        for start, name in names.items()
+        if start == "features" or any(column.key.startswith(start) for column in columns)
+    }
+    if "action" in told:
+        told["action"] += (
+            "; 0 bits: no better than a guess, below 0: worse, as readers of too few pairs are; what the components"
+            " mean stands below, at the predicted actions"
+        )
+    return told
+
+
+def _commands(run: Run, reads: bool) -> tuple[Command, ...]:
+    """Lines to type next."""
+    place = shlex.quote(str(run.directory))
+    ask = Command("Ask what was done between two samples", f"stec-eval action A B --model {place}")
+    return (
+        Command("Measure this model again, or on other data (data=PATH)", f"stec-eval {place}"),
+        Command("Take the weights elsewhere", f"stec-export {place}"),
+        *((ask,) if reads else ()),
+        Command(
+            "Start another run from these weights (a recipe with this encoder)",
+            f"stec-train recipe=NAME weights={place}",
         ),
     )
 

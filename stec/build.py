@@ -4,7 +4,6 @@ A description (`spec`) is what a checkpoint and an exported folder keep: names t
 plain arguments; never an import path. All of its nodes are checked against their classes before anything is built.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,7 +141,7 @@ def load(source: str) -> Model:
     path = Path(source).expanduser()
     if path.is_dir() and (path / export.SPEC_NAME).is_file():
         return _exported(path)
-    if path.is_dir() or path.suffix == ".ckpt":
+    if path.is_dir() or path.resolve().suffix == ".ckpt":  # resolve: checkpoints/last is a link
         return _trained(path)
     kind, _, name = source.partition("/")
     if not path.exists() and name and kind in catalogue.names("encoder"):
@@ -157,7 +156,7 @@ def _trained(path: Path) -> Model:
             raise UsageError(f"{path}: no usable checkpoint in it and no {export.SPEC_NAME}.")
         path = found
     state = checkpoint.load(path)
-    built = model(_known(state["spec"], str(path)))
+    built = model(_known(state.get("spec"), str(path)))
     assert built.stec is not None
     checkpoint.fill(built.stec, state["model"], str(path))
     built.stec.eval()
@@ -206,9 +205,18 @@ def weights(encoder: Encoder, source: str) -> None:
 
 
 def _known(spec: Any, source: str) -> dict[str, Any]:
-    """A stored spec is data: it must be of our format and plain."""
+    """A stored spec is data: it must be of our format, plain, and say of the training data what a model needs."""
     if not isinstance(spec, dict) or spec.get("format") != SPEC_FORMAT:
         found = spec.get("format") if isinstance(spec, dict) else type(spec).__name__
         raise UsageError(f"{source}: its description has format {found}, this version reads {SPEC_FORMAT}.")
-    json.dumps(spec)
-    return spec
+    known = export.plain(spec)
+    facts = checked(_facts, {key: value for key, value in known.items() if key not in Plan._fields}, f"{source}: spec")
+    if len({len(size) for size in facts["extents"]}) != 1:
+        raise UsageError(f"{source}: spec.extents={facts['extents']!r}: one or more sizes of one length were expected.")
+    # The weights are in the source: none are to be fetched from elsewhere.
+    encoder = group(known.get("encoder"), "encoder")
+    return {**known, **facts, "encoder": {**encoder, **({"pretrained": False} if "pretrained" in encoder else {})}}
+
+
+def _facts(*, format: int, extents: list[list[int]], classes: list[str], num_classes: int, forward_views: str) -> None:
+    """What stands in a stored spec beside the nodes of the parts, and of which types it is."""

@@ -33,6 +33,13 @@ class Splits(NamedTuple):
         """Names of the labels; empty if the probes have nothing to learn."""
         return list(self.labelled.meta.get("classes", []))
 
+    @property
+    def labels(self) -> str:
+        """What there is of labels, in words."""
+        if self.classes:
+            return f"{len(self.classes)} classes"
+        return "labels without names of classes" if "cls" in self.labelled.fields else "no labels"
+
 
 class Dataset:
     """The options of a data set: which split is learnt from, and how its samples are served.

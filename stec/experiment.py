@@ -188,7 +188,7 @@ def _evaluation(node: Mapping[str, Any]) -> tuple[Suite, bool, str | None]:
 
 
 def _told(splits: Splits) -> str:
-    parts = [f"{splits.train.num_samples:,} samples to learn from in {len(splits.train.shard_sizes)} shards"]
-    parts += [f"{splits.test.num_samples:,} to test on"] if splits.test is not None else ["no test split"]
-    parts += [f"{len(splits.classes)} classes"] if splits.classes else ["no labels"]
+    shards = len(splits.train.shard_sizes)
+    parts = [f"{splits.train.num_samples:,} samples to learn from in {shards} shard{'s' * (shards != 1)}"]
+    parts += [f"{splits.test.num_samples:,} to test on" if splits.test is not None else "no test split", splits.labels]
     return f"data: {', '.join(parts)} ({splits.train.folder})"

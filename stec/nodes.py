@@ -7,9 +7,10 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stec.catalogue import nearest
@@ -44,12 +45,16 @@ def checked(target: Callable[..., Any], node: Any, where: str) -> dict[str, Any]
 
 def _converted(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type, by omegaconf's rules ("3" is an int, 3 is a float, 1.5 is no int)."""
-    schema = OmegaConf.structured(dataclasses.make_dataclass("Node", [("value", hint)]))
     try:
-        container = OmegaConf.to_container(OmegaConf.merge(schema, {"value": value}), resolve=True)
+        container = OmegaConf.to_container(OmegaConf.merge(_schema(hint), {"value": value}), resolve=True)
     except (OmegaConfBaseException, OverflowError) as error:
         raise UsageError(f"{where}={value!r} has the wrong type: {_plain(hint)} was expected.") from error
     return typing.cast("dict[str, Any]", container)["value"]
+
+
+@cache
+def _schema(hint: Any) -> DictConfig:
+    return OmegaConf.structured(dataclasses.make_dataclass("Node", [("value", hint)]))
 
 
 def _plain(hint: Any) -> str:

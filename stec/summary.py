@@ -30,12 +30,13 @@ def tell(run: Run, measure: Measure, rows: Mapping[str, Row], name: str, batch_s
 def columns(rows: Mapping[str, Row]) -> list[Column]:
     """The measures that any of the rows has, in the order of a table, with what a guesser gets."""
     found = {name: value for row in rows.values() for name, value in row.items()}
-    table = [Column("eval/knn/top1", "k-NN"), Column("eval/linear/top1", "linear")]
+    read, done = "labels read right", "what was done: bits read of each component of the action"
+    table = [Column("eval/knn/top1", "k-NN", group=read), Column("eval/linear/top1", "linear", group=read)]
     for name in found:
         if name.startswith("eval/action_bits/"):
             component = name.rpartition("/")[2]
             most = found[f"eval/action_chance/{component}"] / np.log(2)
-            table.append(Column(name, f"{component}", "bits", 0.0, float(most)))
+            table.append(Column(name, component, "bits", 0.0, float(most), done))
     return [column for column in table if column.key in found]
 
 

@@ -42,8 +42,8 @@ class ImageFolder:
         if not 0 <= holdout < 1:
             raise UsageError(f"packer.holdout={holdout} must be in [0, 1): the fraction held out for testing.")
         root = Path(source)
-        if not root.is_dir():
-            raise UsageError(f"{source}: no such folder of pictures.")
+        if not source or not root.is_dir():
+            raise UsageError(f"{source or 'no source is given'}: no such folder of pictures.")
         test = next((name for name in _TEST_NAMES if (root / name).is_dir()), None)
         apart = test is not None and (root / "train").is_dir()
         if apart:
@@ -55,7 +55,10 @@ class ImageFolder:
         for split, files in self._files.items():
             if not files:
                 extensions = ", ".join(EXTENSIONS)
-                raise UsageError(f"{self._roots[split]}: no pictures ({extensions}) in this folder or below it.")
+                raise UsageError(
+                    f"{self._roots[split]}: no pictures ({extensions}) in this folder or below it"
+                    + (", but tars: `stec-shards index` makes shards of them." if _holds_tars(root) else ".")
+                )
         self.splits = tuple(self._files)
         self.classes = _classes([file for files in self._files.values() for file in files])
         if apart and not self.classes and _classes(self._files["train"]):
@@ -88,6 +91,8 @@ class Npz:
     hash of their names."""
 
     def __init__(self, source: str, *, subset: int | None = None):
+        if not source:
+            raise UsageError("no source is given: a folder of npz files was expected.")
         root = Path(source)
         self._files = {"train": sorted(root.glob("train*.npz")), "test": sorted(root.glob("test*.npz"))}
         for split, files in self._files.items():
@@ -167,6 +172,10 @@ def _pictures(root: Path) -> list[str]:
             if name.rpartition(".")[2].lower() in EXTENSIONS and not name.startswith("."):
                 found.append((inside / name).as_posix())  # noqa: PERF401
     return sorted(found, key=lambda path: (position(path), path))
+
+
+def _holds_tars(root: Path) -> bool:
+    return any(next(root.glob(pattern), None) is not None for pattern in ("*.tar", "*/*.tar"))
 
 
 def _hold_out(files: list[str], fraction: float) -> dict[str, list[str]]:

@@ -60,7 +60,8 @@ class ReportPictures:
 
     legend = (
         "Blue: view 1, orange: view 2. The filled corner is a view's top left one: where it is at the right on the "
-        "source, the view is mirrored."
+        "source, the view is mirrored. Right, left, up and down are those of view 1 as it is shown; a half-window is "
+        "half of its side."
     )
 
     def __init__(self, space: Compose):

@@ -23,6 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="stec-export", description=__doc__)
     parser.add_argument("source", type=Path, metavar="SOURCE")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="default: exported, in the run directory")
+    parser.add_argument("--ema", action="store_true", help="the averaged encoder (of a run with training.ema)")
     arguments = parser.parse_args(argv)
     file, run = _found(arguments.source)
     out = arguments.out if arguments.out is not None else run / "exported"
@@ -31,6 +32,11 @@ def main(argv: list[str] | None = None) -> int:
     terms = list(model.stec.manipulation.values())
     state = checkpoint.load(file)
     metrics, protocol = _measured(run, file)
+    if arguments.ema:
+        if state.get("ema") is None:
+            raise UsageError(f"{file}: there is no averaged encoder in it, for the run had no training.ema.")
+        checkpoint.fill(model.encoder, state["ema"], str(file))
+        metrics = {}  # they were measured on the other one
     lines = export(
         out,
         model.spec,

@@ -108,8 +108,12 @@ def _sentence(error: Exception, arguments: list[str]) -> str:
     if isinstance(error, OverrideParseException):
         return f"{error.override} is not of the form key=value, or its value must be quoted twice: 'key=\"value\"'."
     if isinstance(error, ValueError):
-        chosen = [word for word in arguments if word.partition("=")[0] in _groups()]
-        return f"{', '.join(chosen)}: a group takes the name of one of its files ({text})."
+        odd = [
+            word
+            for word in _chosen(arguments)
+            if not (recipes.own() / word.replace("=", "/", 1)).with_suffix(".yaml").exists()
+        ]
+        return f"{', '.join(odd)}: a group takes the name of one of its files ({text})."
     if isinstance(error, MissingConfigException):
         if match := re.search(r"Could not find '([\w-]+)/([^']*)'", text):
             options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:]]
@@ -124,12 +128,16 @@ def _sentence(error: Exception, arguments: list[str]) -> str:
 
 def _siblings(key: str, arguments: list[str]) -> list[str]:
     """The keys beside a key that does not exist, in the configuration that the chosen groups compose."""
-    groups = [a for a in _expanded(arguments) if re.match(r"[a-z]+=", a) and a.partition("=")[0] in _groups()]
     with initialize_config_dir(version_base="1.3", config_dir=str(recipes.own())):
-        node = compose("train", overrides=groups)
+        node = compose("train", overrides=_chosen(arguments))
     for step in key.split(".")[:-1]:
         node = node.get(step) if isinstance(node, DictConfig) and step in node else DictConfig({})
     return [str(k) for k in node] if isinstance(node, DictConfig) else []
+
+
+def _chosen(arguments: list[str]) -> list[str]:
+    """The overrides that choose a file of a group."""
+    return [word for word in _expanded(arguments) if word.partition("=")[0] in _groups()]
 
 
 def _groups() -> set[str]:

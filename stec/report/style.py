@@ -34,8 +34,9 @@ table { border-collapse: collapse; table-layout: fixed; width: 100%; margin: 10p
 th, td { text-align: right; padding: 8px 10px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 thead th { font-size: 13px; font-weight: 600; color: var(--soft); vertical-align: bottom; white-space: normal; }
 th:first-child { width: 19%; white-space: normal; text-align: left; padding-left: 0; font-weight: 500; }
-tr.groups th { font-weight: 500; border-bottom: none; padding-bottom: 0; }
-tr.groups + tr th { border-top: none; padding-top: 2px; }
+tr.groups th { font-weight: 400; border-bottom: none; padding-bottom: 0; }
+tr.groups + tr th { padding-top: 2px; }
+tr.groups th + th::after { content: ""; display: block; border-bottom: 1px solid var(--rule); margin-top: 3px; }
 .protocol { display: grid; grid-template-columns: max-content 1fr; gap: 3px 14px; margin: 14px 0; font-size: 13.5px;
   line-height: 1.45; color: var(--soft); max-width: 84ch; }
 .protocol dt { font-weight: 600; }

@@ -37,11 +37,14 @@ class Run:
     resume: "auto" continues from the newest readable checkpoint of the directory, if there is one; "never" wants a
     directory without a run; else a checkpoint, or a run directory, to continue from (in a directory without
     checkpoints of its own, or the one it lies in). `finished`: the run came to its end before; `verdict`: the last
-    warning of the watch for collapse. UsageError if the directory is in use, cannot be written, or holds another run.
+    warning of the watch for collapse; `config`: what was given; `seconds`: since the directory was opened.
+    UsageError if the directory is in use, cannot be written, or holds another run.
     """
 
     def __init__(self, directory: str | Path, config: Mapping[str, Any] | None = None, *, resume: str = "auto"):
         self.directory, self.resume = Path(directory), resume
+        self.config: dict[str, Any] = dict(config or {})
+        self._begun = time.monotonic()
         self.checkpoints = self.directory / "checkpoints"
         self.main = rank() == 0
         self.finished = False
@@ -56,7 +59,7 @@ class Run:
         self._undo: list[Callable[[], object]] = []
         self._source: Path | None = None
         try:
-            self._source = self._open(dict(config or {})) if self.main else None
+            self._source = self._open(self.config) if self.main else None
             if world_size() > 1:
                 told: list[Any] = [self._source, self.finished]
                 dist.broadcast_object_list(told)
@@ -123,6 +126,15 @@ class Run:
             )
         for text in changes.values():
             self.log.info("changed on resume: %s", text)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._begun
+
+    @property
+    def resumed(self) -> bool:
+        """Did it go on from a checkpoint?"""
+        return self._source is not None
 
     # -- the story of a run ----------------------------------------------------------------------------------------
 

@@ -109,6 +109,19 @@ def test_checkpoint_export_and_run_are_one_model(place, capsys):
     assert told["facts"]["steps"] == "7"
 
 
+def test_the_averaged_encoder_is_exported_on_request(place, tmp_path, capsys):
+    file = place / "run" / "checkpoints" / checkpoint.name(7)
+    assert export_command.main([str(file), "--ema", "--out", str(tmp_path / "none")]) == 2
+    assert "training.ema" in capsys.readouterr().err
+    state = checkpoint.load(file)
+    averaged = {name: t + 1 for name, t in build.load(str(file)).encoder.state_dict().items()}
+    kept = tmp_path / "run" / "checkpoints" / checkpoint.name(7)
+    checkpoint.save(kept, {**state, "ema": averaged})
+    assert export_command.main([str(kept), "--ema", "--out", str(tmp_path / "out")]) == 0
+    found = build.load(str(tmp_path / "out")).encoder.state_dict()
+    assert all(torch.equal(found[name], averaged[name]) for name in averaged)
+
+
 def test_taps(place):
     run = place / "run"
     rows = [measured(place, run, *words)["rows"][str(run)] for words in ([], ["tap=layer2"], ["tap=projector"])]

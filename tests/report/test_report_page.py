@@ -66,7 +66,7 @@ def full(word="calm"):
         warnings=(word,),
         columns=(Column("knn", word, chance=0.1), Column("x", word, "bits", 0.0, 2.58)),
         rows={"raw": {"knn": 0.4, "x": 0.0}, word: {"knn": 0.7, "x": -0.25}},
-        protocol=word,
+        protocol={word: word},
         pairs=(Pair(png(), word, word),),
         pairs_from=word,
         predicted=(Predicted(word, word, np.array([0.0, np.inf]), np.array([0, 1]), np.array([0, 0]), 0.5, word),),
@@ -161,6 +161,26 @@ def test_table_tells_best_ties_gaps_and_chance():
     ]
     assert 'width:50.0%"></i><b style="left:0.0%"' in text
     assert text.count('<tr class="last"') == 1
+
+
+def test_nothing_at_or_below_chance_is_called_best():
+    columns = (Column("a", "A", chance=0.25), Column("b", "B", "bits", 0.0))
+    text = page(Facts("r", "", columns=columns, rows={"raw": {"a": 0.25, "b": -0.5}, "trained": {"a": 0.2, "b": -0.1}}))
+    assert 'class="best"' not in text
+
+
+def test_neighbours_of_a_group_share_a_head_and_protocols_are_told_by_name():
+    columns = tuple(
+        Column(name, name, group=group) for name, group in zip("abcd", ["one", "one", "", "two"], strict=True)
+    )
+    facts = Facts("r", "", columns=columns, rows={"trained": {"a": 1.0}}, protocol={"a": "by hand", "b": "by eye"})
+    text = page(facts)
+    spans = re.findall(r'<th scope="colgroup" colspan="(\d)">(\w*)</th>', text)
+    assert spans == [("2", "one"), ("1", ""), ("1", "two")]
+    assert re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text) == [("a", "by hand"), ("b", "by eye")]
+    alone = page(facts._replace(columns=tuple(c._replace(group="") for c in columns), protocol={}))
+    assert "colgroup" not in alone
+    assert "<dd>" not in alone
 
 
 def test_accuracy_stands_beside_what_guessing_gives():

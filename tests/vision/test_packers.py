@@ -140,6 +140,20 @@ def test_folders_that_cannot_be_packed_are_told_in_a_sentence(tmp_path):
         ImageFolder(str(tmp_path))
 
 
+@pytest.mark.parametrize("packer", [ImageFolder, Npz])
+def test_no_source_is_not_the_current_folder(packer, tmp_path, monkeypatch):
+    monkeypatch.chdir(fill(tmp_path, ["a.png"]))
+    with pytest.raises(UsageError, match="no source is given"):
+        packer("")
+
+
+def test_a_folder_of_tars_is_told_what_to_do_with_them(tmp_path):
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "part-0.tar").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"no pictures .* but tars: `stec-shards index`"):
+        ImageFolder(str(tmp_path))
+
+
 def test_a_picture_that_goes_away_is_the_datas_fault(tmp_path):
     packer = ImageFolder(str(fill(tmp_path, ["a.png"])))
     (tmp_path / "a.png").unlink()

@@ -1,0 +1,153 @@
+"""Every recipe: what its file says, what it composes to, and two steps of it on made-up pictures of the right size."""
+
+import io
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from PIL import Image
+
+from stec import build
+from stec.cli.recipes import listing, own
+from stec.cli.train import main
+from stec.experiment import Experiment
+from stec.shards.writer import write_split
+from stec.training.run import Run, flat
+
+NAMES = sorted(listing())
+TWINS = [name for name in NAMES if f"{name}_stec" in NAMES]
+# Side of the pictures, format, batch size of the two steps; CIFAR's for those that are not named.
+SIZES = {"imagenet": (256, "JPEG", 2), "stl10": (96, "WEBP", 4), "my_images": (96, "JPEG", 4)}
+SMALL = (32, "WEBP", 8)
+NUM_PICTURES = 8
+
+
+def composed(*words: str) -> dict[str, Any]:
+    with initialize_config_dir(version_base="1.3", config_dir=str(own())):
+        node = OmegaConf.to_container(compose("train", overrides=list(words)), resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def head(name: str) -> list[str]:
+    """The comment lines that a recipe opens with."""
+    lines = (own() / "recipe" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    """Packs random pictures of a side and format, as all three splits; each kind once."""
+    root = tmp_path_factory.mktemp("shards")
+
+    def pack(side: int, kind: str) -> Path:
+        if not (folder := root / f"{kind}-{side}").exists():
+            numbers = np.random.default_rng(0)
+            for split in ("train", "test", "unlabelled"):
+                samples = [
+                    {
+                        "__key__": f"{i:02d}",
+                        kind.lower().replace("jpeg", "jpg"): draw(numbers, side, kind),
+                        "cls": b"%d" % (i % 3),
+                    }
+                    for i in range(NUM_PICTURES)
+                ]
+                write_split(samples, folder / split, name=split, meta={"classes": ["a", "b", "c"]})
+        return folder
+
+    return pack
+
+
+def draw(numbers: np.random.Generator, side: int, kind: str) -> bytes:
+    file = io.BytesIO()
+    small = numbers.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((side, side), Image.Resampling.BICUBIC).save(file, kind, lossless=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_opens_with_what_it_is_its_evidence_and_its_command(name):
+    lines = head(name)
+    assert lines[0] == "# @package _global_"
+    assert lines[1].startswith("# One line: ")
+    text = " ".join(line.removeprefix("# ") for line in lines)
+    assert "Evidence: " in text
+    assert re.search(rf"stec-train recipe={name}\b(?!_)", text)
+    assert "Hardware: " in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_says_which_lambda_it_takes(name):
+    weighted = composed(f"recipe={name}")["manipulation"]["name"] != "none"
+    assert any("lambda" in line for line in head(name)) == weighted
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_composes_to_a_configuration_that_fits(name):
+    config = composed(f"recipe={name}")
+    assert config["name"] == name
+    experiment = Experiment(config)
+    assert experiment.settings.run_dir == f"runs/{name}/seed-0"
+    assert experiment.dataset.needs_data == (name != "quickstart")
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_the_baseline_differs_in_the_manipulation_model_only(name):
+    plain, whole = (flat(composed(f"recipe={n}")) for n in (name, f"{name}_stec"))
+    differ = {key for key in plain.keys() | whole.keys() if plain.get(key, "absent") != whole.get(key, "absent")}
+    assert {key for key in differ if not key.startswith("manipulation.")} == {"name", "run_dir"}
+    assert plain["manipulation.name"] == "none"
+    assert (whole["manipulation.bins"], whole["manipulation.yoked"]) == ("equal_mass", False)
+    assert whole["actions.affine_crop.frame"] == "ego"
+
+
+def test_there_is_a_baseline_for_every_recipe_of_the_paper():
+    assert TWINS == ["cifar100_simclr", "cifar100_small_simclr", "cifar10_simclr", "imagenet_simclr", "stl10_simclr"]
+
+
+def test_the_published_recipe_is_the_authors_release():
+    config = composed("recipe=cifar100_simclr_stec_published", "encoder.width=4")
+    assert config["actions"]["affine_crop"]["frame"] == "published"
+    assert config["forward_views"] == "joint"
+    assert (config["identity"]["weight"], config["manipulation"]["weight"]) == (2.0, 1.0)
+    spec = {**Experiment(config).spec, "extents": [[32, 32]], "classes": [], "num_classes": 0}
+    stec = build.model(spec).stec
+    assert stec.weights == {"identity.simclr": 2.0, "manipulation.binned": 1.0}
+    term = stec.manipulation["binned"]
+    assert (term.bins.kind, len(term.components), term.dropped, term.pairs) == ("published", 6, (), ((0, 1),))
+    assert float(term.bins.chance.mean()) == pytest.approx(1.028, abs=0.01)
+    assert float(term.bins.majority.mean()) == pytest.approx(0.553, abs=0.005)
+    assert torch.equal(term.bins.num_bins, torch.full((6,), 6))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_steps_of_a_recipe(name, shards, tmp_path, monkeypatch):
+    """Through the command line, on real encoders. Untrained, the manipulation model is near an even guess, ln 6."""
+    monkeypatch.setattr(Run, "save", lambda *_, **__: None)  # hundreds of megabytes, and nobody looks
+    config = composed(f"recipe={name}")
+    side, kind, batch_size = SIZES.get(config["dataset"]["name"], SMALL)
+    words = [
+        f"data={shards(side, kind)}",
+        f"run_dir={tmp_path}",
+        f"batch_size={batch_size}",
+        "hardware=cpu",
+        "hardware.num_workers=0",
+        "training.stop_after=2",
+        "training.log_every=1",
+    ]
+    assert main([f"recipe={name}", *words]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2]
+    for line in lines:
+        assert math.isfinite(line["train/loss"])
+        assert line["train/loss_id"] > 0
+    if config["manipulation"]["name"] != "none":
+        assert lines[0]["train/loss_manip"] == pytest.approx(math.log(6), abs=0.5)
+        assert 0 < lines[0]["train/grad_share_manip"] < 1
