@@ -10,10 +10,12 @@ import torch
 from stec.actions import sample_views
 from stec.build import Model
 from stec.data import Splits
+from stec.distributed import world_size
 from stec.evaluation.features import Table, extract, frozen
 from stec.evaluation.suite import Row
 from stec.manipulation.binned import Binned
 from stec.measure import Measure
+from stec.objective import STEC
 from stec.report.curves import read_curves
 from stec.report.facts import Column, Command, Facts, Pair, Predicted
 from stec.report.projection import flat_map
@@ -34,8 +36,7 @@ def facts(
     assert model.stec is not None
     stec = model.stec
     pairs, pairs_from = _pictures(measure)
-    shown = splits.test or splits.labelled
-    table = extract(stec.encoder, measure.samples(shown), device=measure.hardware.device)
+    table = extract(stec.encoder, measure.samples("test"), device=measure.hardware.device)
     held_out = "held-out samples" if splits.test is not None else "the training samples (there is no test split)"
     drawn = flat_map(table.x.numpy(), table.y.numpy(), tuple(splits.classes))
     return Facts(
@@ -54,16 +55,22 @@ def facts(
         objective=stec.describe(),
         columns=tuple(_with_chance(columns, table, splits)),
         rows=rows,
-        protocol=_protocol(measure, columns),
+        protocol=_protocol(measure, rows),
         pairs=pairs,
         pairs_from=pairs_from,
         predicted=_predicted(measure, rows["trained"]),
         predicted_from=f"Pairs of views of {held_out}, read by the manipulation model itself.",
         curves=read_curves(run.directory / "metrics.jsonl"),
-        chance=stec.chance() | {"train/loss_id": math.log(2 * batch_size - 1)},
+        chance=stec.chance() | {"train/loss_id": math.log(2 * _candidates(stec, batch_size) - 1)},
         map=drawn._replace(method=f"{drawn.method}, of {held_out}"),
         commands=_commands(run, reads=_reader(model) is not None),
     )
+
+
+def _candidates(stec: STEC, batch_size: int) -> int:
+    """How many samples an anchor of the identity model is told from, itself among them."""
+    local = any(getattr(term, "negatives", "global") == "local" for term in stec.identity.values())
+    return batch_size // world_size() if local else batch_size
 
 
 def _lasted(run: Run) -> str:
@@ -86,15 +93,17 @@ def _with_chance(columns: list[Column], shown: Table, splits: Splits) -> Iterato
         yield column._replace(chance=share) if column.key.endswith("/top1") else column
 
 
-def _protocol(measure: Measure, columns: list[Column]) -> dict[str, str]:
+def _protocol(measure: Measure, rows: Mapping[str, Row]) -> dict[str, str]:
     """How the columns were measured, under the names they have in the table."""
-    names = {"features": "features", "eval/knn": "k-NN", "eval/linear": "linear", "eval/action": "action"}
-    described = measure.suite.describe()
-    told = {
-        name: described[start]
-        for start, name in names.items()
-        if start == "features" or any(column.key.startswith(start) for column in columns)
+    names = {
+        "features": "features",
+        "eval/knn": "k-NN",
+        "eval/linear": "linear",
+        "eval/online": "online probe",
+        "eval/action": "action",
     }
+    described = measure.protocol(rows)
+    told = {name: described[start] for start, name in names.items() if start in described}
     if "action" in told:
         told["action"] += (
             "; 0 bits: no better than a guess, below 0: worse, as readers of too few pairs are; what the components"
@@ -157,7 +166,8 @@ def _pictures(measure: Measure) -> tuple[tuple[Pair, ...], str]:
         told = read[i]
         pairs.append(Pair(picture, model.picture.words(values), "" if told is None else model.picture.words(told)))
     where = "Held-out samples" if measure.splits.test is not None else "Training samples"
-    return tuple(pairs), f"{where}. {model.picture.legend}"
+    keys = ", ".join(str(tuple(key)) for key in views.keys[:num].tolist())
+    return tuple(pairs), f"{where}. {model.picture.legend} Keys (seed, epoch, sample) for loading.remake: {keys}."
 
 
 def _actions(model: Model, shards: Shards, keys: torch.Tensor) -> torch.Tensor:

@@ -44,9 +44,9 @@ class Bins(nn.Module):
     def __init__(self, components: Sequence[Component], values: Tensor, valid: Tensor, *, kind: str, num_bins: int):
         super().__init__()
         if kind not in KINDS:
-            raise UsageError(f"bins={kind!r} is unknown: choose one of {', '.join(KINDS)}.")
+            raise UsageError(f"manipulation.bins={kind!r} is unknown: choose one of {', '.join(KINDS)}.")
         if num_bins < 2:
-            raise UsageError(f"num_bins={num_bins} is out of range: at least 2 are needed.")
+            raise UsageError(f"manipulation.num_bins={num_bins} must be at least 2.")
         self.components, self.kind = tuple(components), kind
         drawn = [_drawn(c, values[:, i], valid[:, i]) for i, c in enumerate(self.components)]
         if kind == "published":
@@ -131,7 +131,12 @@ def _fit(component: Component, drawn: Tensor, kind: str, num_bins: int) -> Tenso
         low = component.low if component.low > float("-inf") else _at(drawn, 0.005)
         high = component.high if component.high < float("inf") else _at(drawn, 0.995)
         return low + (high - low) * fractions
-    edges = torch.tensor([_quantile_edge(drawn, float(f)) for f in fractions], dtype=torch.float64).unique()
+    edges = torch.tensor([_quantile_edge(drawn, float(f)) for f in fractions], dtype=torch.float64)
+    # A quantile on the topmost atom has nothing above it: what is rarer is told apart below the atom.
+    top, lower = drawn[-1], drawn[drawn < drawn[-1] - _NUDGE * (drawn[-1] - drawn[0])]
+    if len(lower):
+        edges = torch.where(edges > top, (lower[-1] + top) / 2, edges)
+    edges = edges.unique()
     # Atoms heavier than a bin pull several quantiles onto one value: an edge stays only if no bin is empty for it.
     below = torch.searchsorted(drawn, edges, right=True)
     keep = (below < len(drawn)) & (torch.diff(below, prepend=torch.zeros(1, dtype=torch.long)) > 0)

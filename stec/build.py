@@ -133,41 +133,56 @@ def model(spec: Mapping[str, Any]) -> Model:
     return Model(encoder, actions, decoder, parts.picture(actions), stec, dict(spec))
 
 
-def load(source: str) -> Model:
+def load(source: str, layer: str | None = None) -> Model:
     """A trained model from a run directory, a checkpoint, an exported folder, or KIND/NAME such as timm/resnet18.
 
-    On the CPU, in eval mode. UsageError if the source is none of these or does not fit what it says of itself.
+    On the CPU, in eval mode. layer: one whose output the encoder is to give, beside those it was trained with.
+    UsageError if the source is none of these, does not fit what it says of itself, or has no such layer.
     """
     path = Path(source).expanduser()
     if path.is_dir() and (path / export.SPEC_NAME).is_file():
-        return _exported(path)
+        return _exported(path, layer)
     if path.is_dir() or path.resolve().suffix == ".ckpt":  # resolve: checkpoints/last is a link
-        return _trained(path)
-    kind, _, name = source.partition("/")
-    if not path.exists() and name and kind in catalogue.names("encoder"):
-        return _published(kind, name)
+        return _trained(path, layer)
+    if is_published(source):
+        return _published(source)
     raise UsageError(f"{source}: neither a run directory, a .ckpt file, an exported folder nor ENCODER/NAME.")
 
 
-def _trained(path: Path) -> Model:
+def is_published(source: str) -> bool:
+    """Is this KIND/NAME of an encoder, rather than a path?"""
+    kind, _, name = source.partition("/")
+    return bool(name) and kind in catalogue.names("encoder") and not Path(source).expanduser().exists()
+
+
+def _tapped(spec: dict[str, Any], layer: str | None) -> dict[str, Any]:
+    """The spec, its encoder told to give `layer` as well, if it is of a kind that has taps."""
+    node = spec.get("encoder")
+    if layer is None or not isinstance(node, dict) or "taps" not in node or layer in (node["taps"] or ()):
+        return spec
+    return {**spec, "encoder": {**node, "taps": [*(node["taps"] or ()), layer]}}
+
+
+def _trained(path: Path, layer: str | None) -> Model:
     if path.is_dir():
         found = checkpoint.latest(path / "checkpoints")
         if found is None:
             raise UsageError(f"{path}: no usable checkpoint in it and no {export.SPEC_NAME}.")
         path = found
     state = checkpoint.load(path)
-    built = model(_known(state.get("spec"), str(path)))
+    built = model(_tapped(_known(state.get("spec"), str(path)), layer))
     assert built.stec is not None
     checkpoint.fill(built.stec, state["model"], str(path))
     built.stec.eval()
     return built
 
 
-def _exported(folder: Path) -> Model:
+def _exported(folder: Path, layer: str | None) -> Model:
     spec, encoder, manipulation = export.read(folder)
     if manipulation is None:
         spec = {**spec, "manipulation": {"name": "none"}}
-    built = model(_known(spec, str(folder)))
+    spec = _tapped(_known(spec, str(folder)), layer)
+    built = model({**spec, "num_classes": 0})._replace(spec=spec)  # the probe stayed with the run
     checkpoint.fill(built.encoder, {built.encoder.prefix + name: t for name, t in encoder.items()}, str(folder))
     assert built.stec is not None
     if manipulation is not None:
@@ -177,13 +192,21 @@ def _exported(folder: Path) -> Model:
     return built
 
 
-def _published(kind: str, name: str, offline: bool = False) -> Model:
-    """An encoder by name with its published weights; its own class says how its samples are prepared."""
+def published_spec(source: str) -> dict[str, Any]:
+    """The spec of KIND/NAME, an encoder by name with its published weights; its own class says how its samples are
+    prepared. UsageError if there is no such kind, or no such name."""
+    kind, _, name = source.partition("/")
     make: Any = catalogue.find("encoder", kind)
-    if not hasattr(make, "published"):
-        raise UsageError(f"{kind}/{name}: encoders of the kind {kind} have no published weights.")
+    if not name or not hasattr(make, "published"):
+        raise UsageError(
+            f"{source}: ENCODER/NAME of a kind with published weights was expected, such as timm/resnet18."
+        )
     none = {"name": "none"}
-    spec = {"format": SPEC_FORMAT, "identity": none, "manipulation": none, **make.published(name)}
+    return {"format": SPEC_FORMAT, "identity": none, "manipulation": none, **make.published(name)}
+
+
+def _published(source: str, offline: bool = False) -> Model:
+    spec = published_spec(source)
     spec["encoder"] = {**spec["encoder"], "offline": offline}
     parts = plan(spec)
     actions = space(parts)
@@ -191,10 +214,9 @@ def _published(kind: str, name: str, offline: bool = False) -> Model:
     return Model(encoder.eval(), actions, parts.decoder(actions), parts.picture(actions), None, spec)
 
 
-def at_hand(source: str) -> Encoder:
+def at_hand(source: str) -> Model:
     """A published encoder, KIND/NAME, if its weights are on this machine already; UsageError if not."""
-    kind, _, name = source.partition("/")
-    return _published(kind, name, offline=True).encoder
+    return _published(source, offline=True)
 
 
 def weights(encoder: Encoder, source: str) -> None:

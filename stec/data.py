@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stec import __version__
 from stec.errors import DataError, UsageError
 from stec.samples import Decoder, extent
 from stec.shards.reader import Shards, find_split
@@ -111,8 +112,9 @@ def extents(shards: Shards, decoder: Decoder) -> list[list[int]]:
 
 def _packed(name: str, source: str, packer: Callable[[str], Any], identity: dict[str, Any]) -> Path:
     """The cached shards of a source, packed now if they are not there; processes wait for one another."""
-    facts = json.dumps([identity, os.path.realpath(source) if source else "", _listing(source)], sort_keys=True)
-    root = cache() / f"{name}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
+    place = os.path.realpath(source) if source else ""
+    facts = json.dumps([__version__, identity, place, _listing(source)], sort_keys=True)
+    root = cache() / f"{identity['name']}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
     with _locked(root.with_name(root.name + ".lock")):
         if not root.is_dir():
             log.info("packing %s into %s (once)", source or name, root)

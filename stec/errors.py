@@ -5,6 +5,8 @@ class StecError(Exception):
     """Base of the errors that a command line prints as one sentence, without a traceback."""
 
     exit_code = 1
+    shared = False
+    """Raised alike on all ranks: it is enough if the first one prints it."""
 
 
 class UsageError(StecError):
@@ -27,6 +29,8 @@ class DataError(StecError):
 
 class Interrupted(StecError):
     """A signal asked the run to end; it did so in good order, with a checkpoint."""
+
+    shared = True
 
     def __init__(self, sentence: str, signal: int):
         super().__init__(sentence)

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from stec import build, distributed, protocols
+from stec.catalogue import nearest
 from stec.data import Dataset, Splits, extents, open_data
 from stec.errors import UsageError
 from stec.evaluation.suite import Suite
 from stec.loading import Stream, worker_deaths
-from stec.measure import Measure
+from stec.measure import Begun, Measure, projector
 from stec.nodes import checked, group
 from stec.resident import Resident
 from stec.summary import REPORT, tell
@@ -81,6 +82,8 @@ class Experiment:
             "forward_views": self.settings.forward_views,
         }
         build.plan(self.spec)
+        if self.baseline is not None:
+            build.published_spec(self.baseline)
 
     def describe(self, splits: Splits) -> dict[str, Any]:
         """The spec, completed with what only the data can tell."""
@@ -107,7 +110,11 @@ def run(config: Mapping[str, Any]) -> None:
 
 def _run(experiment: Experiment, directory: Run) -> None:
     settings, dataset, hardware = experiment.settings, experiment.dataset, experiment.hardware
+    if not directory.main:
+        distributed.barrier()  # the first rank packs, if anything is to be packed, for it is the one that says so
     splits = open_data(dataset, settings.data, experiment.packer, experiment.packer.described())
+    if directory.main:
+        distributed.barrier()
     directory.say(_told(splits))
     batch_size = fitting(settings.batch_size, splits.train.num_samples)
     if batch_size < settings.batch_size:
@@ -117,9 +124,12 @@ def _run(experiment: Experiment, directory: Run) -> None:
     model = build.model(spec)
     assert model.stec is not None
     stec, decoder, space = model.stec, model.decoder, model.space
+    if experiment.suite.tap not in (readable := [*stec.encoder.dims, *(["projector"] if projector(stec) else [])]):
+        raise UsageError(f"evaluation.tap={experiment.suite.tap} is unknown: {nearest(experiment.suite.tap, readable)}")
     if settings.weights is not None:
         build.weights(stec.encoder, settings.weights)
-    begun = copy.deepcopy(stec.encoder)
+    fresh = settings.weights is None and not spec["encoder"].get("pretrained")
+    begun = Begun("untrained" if fresh else "before training", *copy.deepcopy((stec.encoder, projector(stec))))
     serve = (
         partial(Resident, device=hardware.device)
         if dataset.resident
@@ -142,7 +152,7 @@ def _run(experiment: Experiment, directory: Run) -> None:
         """The trained row; on the first rank, while the others wait."""
         if directory.main:
             directory.say(f"step {step}: evaluating")
-            rows["trained"] = measure.row(stec.encoder)
+            rows["trained"] = measure.trained()
         distributed.barrier()
         return rows.get("trained", {})
 
@@ -161,8 +171,7 @@ def _run(experiment: Experiment, directory: Run) -> None:
     )
     if directory.main and directory.finished:
         table = measure.baselines(begun, experiment.baseline)
-        table["trained"] = rows.get("trained") or measure.row(stec.encoder)
-        tell(directory, measure, table, settings.name, batch_size)
+        tell(directory, measure, {**table, **rows}, settings.name, batch_size)
 
 
 def fitting(batch_size: int, num_samples: int) -> int:

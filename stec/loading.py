@@ -79,11 +79,19 @@ class Stream:
 
 
 def examples(
-    source: Source, decoder: Decoder, *, batch_size: int = 256, num_workers: int = 0, max_bad: float = 0.0
+    source: Source,
+    decoder: Decoder,
+    *,
+    num: int | None = None,
+    batch_size: int = 256,
+    num_workers: int = 0,
+    max_bad: float = 0.0,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The evaluation views uint8 [B, ...] and labels int64 [B] (-1: unknown) of all samples in stored order, the last
-    batch smaller. Damaged samples, if max_bad allows any, are left out."""
-    parts = np.split(np.arange(source.num_samples), range(batch_size, source.num_samples, batch_size))
+    """The evaluation views uint8 [B, ...] and labels int64 [B] (-1: unknown) of all samples in stored order, or of
+    `num` of them, evenly spread; the last batch is smaller. Damaged samples, if max_bad allows any, are left out."""
+    many = source.num_samples if num is None else min(num, source.num_samples)
+    numbers = np.arange(many) * source.num_samples // many
+    parts = np.split(numbers, range(batch_size, many, batch_size))
     tally = Tally(max_bad, source.num_samples)
     for whole in _worked(partial(read_whole, source, decoder), parts, _checked(num_workers)):
         tally.count(whole.damaged)

@@ -11,8 +11,8 @@ def card(name: str, about: Mapping[str, Any], lines: Sequence[str], manipulation
     spec = about["spec"]
     sections = [
         f"---\nlibrary_name: stec\ntags: [self-supervised, feature-extraction]\n---\n\n# {name}\n",
-        "An encoder pretrained without labels by `stec` (self-supervised learning through efference copies: is it the "
-        "same thing, and what was done to it?).\n",
+        "An encoder trained without labels by `stec` (self-supervised learning through efference copies: is it the "
+        f"same thing, and what was done to it?){_origin(about)}.\n",
         "| | |\n|---|---|\n" + "\n".join(f"| {key} | {_cell(value)} |" for key, value in _facts(about).items()) + "\n",
         "## Load it\n\n```python\n" + "\n".join(lines) + "\n```\n",
     ]
@@ -26,6 +26,14 @@ def card(name: str, about: Mapping[str, Any], lines: Sequence[str], manipulation
         "with its gaps and biases; measure them on your own task before you rely on them.\n"
     )
     return "\n".join(sections)
+
+
+def _origin(about: Mapping[str, Any]) -> str:
+    """Said if the training did not begin with random weights: they may have seen labels, and have a licence."""
+    source = about["facts"].get("started from")
+    if source is None and about["spec"]["encoder"].get("pretrained"):
+        source = f"the published weights of {about['spec']['encoder'].get('model', 'its encoder')}"
+    return "" if source is None else f", starting from {source}, whose training data and licence count as well"
 
 
 def _facts(about: Mapping[str, Any]) -> dict[str, str]:

@@ -7,10 +7,9 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from stec.catalogue import nearest
@@ -45,16 +44,18 @@ def checked(target: Callable[..., Any], node: Any, where: str) -> dict[str, Any]
 
 def _converted(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type, by omegaconf's rules ("3" is an int, 3 is a float, 1.5 is no int)."""
+    schema = OmegaConf.structured(dataclasses.make_dataclass("Node", [("value", hint)]))
     try:
-        container = OmegaConf.to_container(OmegaConf.merge(_schema(hint), {"value": value}), resolve=True)
+        container = OmegaConf.to_container(OmegaConf.merge(schema, {"value": value}), resolve=True)
     except (OmegaConfBaseException, OverflowError) as error:
         raise UsageError(f"{where}={value!r} has the wrong type: {_plain(hint)} was expected.") from error
-    return typing.cast("dict[str, Any]", container)["value"]
-
-
-@cache
-def _schema(hint: Any) -> DictConfig:
-    return OmegaConf.structured(dataclasses.make_dataclass("Node", [("value", hint)]))
+    found = typing.cast("dict[str, Any]", container)["value"]
+    if not isinstance(found, list):
+        return found
+    # One by one: omegaconf lets a list of lists pass for a list of numbers.
+    lists = (each for each in (hint, *typing.get_args(hint)) if typing.get_origin(each) is list)
+    item = next((typing.get_args(each)[0] for each in lists), Any)
+    return [_converted(one, item, f"{where}[{number}]") for number, one in enumerate(found)]
 
 
 def _plain(hint: Any) -> str:

@@ -1,7 +1,6 @@
 """Batches of data that fits into memory: decoded once, then only indexed, on the device if wanted."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stec.actions import ActionSpace, sample_views
+from stec.cores import cores
 from stec.errors import DataError, UsageError
 from stec.rng import make_keys
 from stec.samples import TRIES, Decoder, Source, Tally, differing, read_whole, substitute
@@ -104,7 +104,7 @@ def _decoded(source: Source, decoder: Decoder, tally: Tally, device: torch.devic
     start, num = time.perf_counter(), source.num_samples
     table: _Decoded | None = None
     chunks = [range(first, min(first + CHUNK, num)) for first in range(0, num, CHUNK)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         for whole in pool.map(partial(read_whole, source, decoder), chunks):
             tally.count(whole.damaged)
             if not whole.numbers:

@@ -19,7 +19,7 @@ REPORT = "report.html"
 
 def tell(run: Run, measure: Measure, rows: Mapping[str, Row], name: str, batch_size: int) -> None:
     """Print the table, keep it as table.json, and write report.html; both into the run directory."""
-    protocol = measure.suite.describe()
+    protocol = measure.protocol(rows)
     print_table(rows, protocol, held_out=measure.splits.test is not None)
     (run.directory / "table.json").write_text(json.dumps({"rows": rows, "protocol": protocol}, indent=2) + "\n")
     path = run.directory / REPORT
@@ -32,6 +32,7 @@ def columns(rows: Mapping[str, Row]) -> list[Column]:
     found = {name: value for row in rows.values() for name, value in row.items()}
     read, done = "labels read right", "what was done: bits read of each component of the action"
     table = [Column("eval/knn/top1", "k-NN", group=read), Column("eval/linear/top1", "linear", group=read)]
+    table.append(Column("eval/online/top1", "online probe", group=read))
     for name in found:
         if name.startswith("eval/action_bits/"):
             component = name.rpartition("/")[2]
@@ -53,8 +54,7 @@ def print_table(rows: Mapping[str, Row], protocol: Mapping[str, str], held_out: 
     console = Console()
     console.print(table)
     for start, words in protocol.items():
-        if any(name.startswith(start) for row in rows.values() for name in row):
-            console.print(f"{start}: {words}", style="dim", highlight=False)
+        console.print(f"{start}: {words}", style="dim", highlight=False)
 
 
 def _cell(column: Column, value: float | None) -> str:

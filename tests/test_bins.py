@@ -58,6 +58,15 @@ def test_heavy_atoms_give_fewer_bins_and_no_empty_one():
     assert bins.exists().tolist() == [[True, True, True]]
 
 
+@pytest.mark.parametrize("rare", [0.02, 0.1, 0.3])
+def test_what_is_rarer_than_a_heavy_atom_has_its_own_bin_on_either_side(rare):
+    low, high = round(1000 * rare), 1000 - round(1000 * rare)
+    for masses in ((low, high), (high, low)):
+        values = torch.tensor([0.0] * masses[0] + [1.0] * masses[1], dtype=torch.float64)
+        bins = fitted(values, Component("c", "1"))
+        assert torch.bincount(bins.assign(values[:, None])[:, 0]).tolist() == list(masses)
+
+
 def test_levels_get_one_bin_each_and_periods_equal_arcs():
     speed = Component("speed", "1", levels=(0.9, 1.0, 1.1))
     angle = Component("angle", "rad", period=2 * math.pi)

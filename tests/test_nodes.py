@@ -75,6 +75,7 @@ def test_what_fits_is_handed_on_and_only_that():
         ({"needed": 1, "most": "x"}, "part.most='x' has the wrong type: int | None was expected."),
         ({"needed": 1, "scale": 3}, "part.scale=3 has the wrong type: list[float] | None was expected."),
         ({"needed": 1, "scale": ["x"]}, "part.scale=['x'] has the wrong type: list[float] | None was expected."),
+        ({"needed": 1, "scale": [0.5, [1.0]]}, "part.scale[1]=[1.0] has the wrong type: float was expected."),
         ({"needed": 1, "rate": "${nowhere}"}, "part.rate='${nowhere}' has the wrong type: float was expected."),
         (None, "part=None has the wrong type: a group of keys was expected."),
         ("needed", "part='needed' has the wrong type: a group of keys was expected."),
@@ -85,6 +86,11 @@ def test_what_does_not_fit_is_one_sentence(node, sentence):
         checked(Part, node, "part")
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_at_the_top_a_key_stands_alone():
+    with pytest.raises(UsageError, match=r"^needed='many' has the wrong type: int was expected\.$"):
+        checked(Part, {"needed": "many"}, "")
 
 
 def test_a_class_without_options_says_so():

@@ -1,6 +1,5 @@
 """CIFAR and STL-10 as torchvision downloads them, unpacked or not. Nothing but plain arrays is ever unpickled."""
 
-import io
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -9,18 +8,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from stec.errors import DataError, UsageError
-from stec_vision.packers import Sample, first_by_hash
+from stec_vision.packers import Sample, first_by_hash, lossless
 from stec_vision.unpickling import unpickle_plain
-
-
-def lossless(pixels: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] -> WebP that decodes to exactly these pixels."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, quality=50, method=2, exact=True)
-    return buffer.getvalue()
 
 
 class Layout(NamedTuple):

@@ -4,6 +4,9 @@ Legend: B images [B, 3, H, W], float in [0, 1].
 """
 
 import difflib
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import timm
@@ -14,6 +17,8 @@ from torch import Tensor, nn
 from stec.catalogue import nearest
 from stec.encoder import Encoder, Features
 from stec.errors import UsageError
+
+_log = logging.getLogger("stec")
 
 _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _STEMS = ("cifar", "stl", "imagenet")
@@ -134,11 +139,12 @@ class ResNet(Encoder):
                 nn.init.zeros_(module.get_submodule(module.last_norm).weight)  # type: ignore[arg-type]
 
     def loading_lines(self, file: str) -> list[str]:
-        """Python that loads an exported file into torchvision's model (and timm's); [] if theirs has no such width."""
+        """Python that loads an exported file into torchvision's model (and timm's); a remark if theirs differ."""
         width, kernel, name = self.conv1.out_channels, self.conv1.kernel_size[0], f"resnet{self.depth}"
         if width != 64:
-            return []
-        lines = ["import torch, torchvision", "from safetensors.torch import load_file"]
+            return [f"# torchvision and timm have this network with encoder.width=64 only; this one has {width}"]
+        lines = ["# images in [0, 1] as they are, no mean and deviation taken off"]
+        lines += ["import torch, torchvision", "from safetensors.torch import load_file"]
         lines += [f"model = torchvision.models.{name}()", "model.fc = torch.nn.Identity()"]
         if kernel == 3:
             lines.append("model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)")
@@ -193,8 +199,11 @@ class Timm(Encoder):
         wanted = {"img_size": image_size, "drop_path_rate": drop_path or None}
         options: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         self.name, self.options = model, options
+        if pretrained and not _at_hand(model):
+            _log.info("encoder.model=%s: fetching its published weights", model)
         try:
-            self.model = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
+            with _hub_in_silence():
+                self.model = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
         except TypeError as error:
             raise UsageError(f"encoder.model={model!r} does not take {' and '.join(options)}: {error}") from error
         except (OSError, RuntimeError, ValueError) as error:
@@ -236,6 +245,18 @@ class Timm(Encoder):
 
     def forward(self, x: Tensor) -> Features:
         return Features(self.model((x - self.mean) / self.deviation))
+
+
+@contextmanager
+def _hub_in_silence() -> Iterator[None]:
+    """Without a network it warns of each of its attempts; they end in one sentence of ours."""
+    hub = logging.getLogger("huggingface_hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(before)
 
 
 def _at_hand(model: str) -> bool:

@@ -1,10 +1,12 @@
-"""Packers of pictures that are files or WebP already: their bytes go into the shards as they are.
+"""Packers of pictures that are files or WebP already: their bytes go into the shards as they are. And what all packers
+share.
 
 A packer names its `splits`, yields the samples of one ({"__key__", extension: bytes, "cls"}), and describes it in
 `meta`.
 """
 
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from stec.errors import DataError, UsageError
 from stec_vision.reading import EXTENSIONS
@@ -147,6 +150,13 @@ def _first(files: list[Path], subset: int | None) -> frozenset[int] | None:
     if subset is None:
         return None
     return first_by_hash([str(name) for path in files for name in _array(path, "filename")], subset)
+
+
+def lossless(pixels: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] -> WebP that decodes to exactly these pixels."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=True, quality=50, method=2, exact=True)
+    return buffer.getvalue()
 
 
 def first_by_hash(names: list[str], subset: int) -> frozenset[int]:

@@ -30,7 +30,8 @@ def run(words: list[str]) -> int:
     values = likeliest(answer)
     print(f"{arguments.a} -> {arguments.b}: {model.picture.words(values)}")
     _show(answer)
-    arguments.out.write_bytes(model.picture.answer(a[0], b[0], values))
+    shown = (model.picture.source(raw, model.decoder) for raw in files)
+    _write(arguments.out, model.picture.answer(*shown, values))
     print(f"picture: {arguments.out}")
     return 0
 
@@ -53,23 +54,28 @@ def likeliest(answer: Posterior) -> dict[str, float]:
 
 def _show(answer: Posterior) -> None:
     table = Table()
-    for title in ("component", "likeliest", "between", "unit", "probability", "a guess"):
-        words = title in ("component", "unit")
-        table.add_column(title, justify="left" if words else "right", no_wrap=words)
+    for title in ("component", "unit", "value", "likeliest bin", "how sure", "a guess"):
+        table.add_column(title, justify="left" if title in ("component", "unit") else "right", no_wrap=True)
     probabilities = answer.log_probs[0].exp()
     for i, component in enumerate(answer.components):
         num = int(answer.num_bins[i])
         best = int(probabilities[i].argmax())
-        edges = [float("-inf"), *answer.edges[i, : num - 1].tolist(), float("inf")]
         table.add_row(
             component.name,
-            f"{float(answer.centres[i, best]):.2f}",
-            f"{edges[best]:.2f}, {edges[best + 1]:.2f}",
             component.unit,
+            f"{float(answer.centres[i, best]):.2f}",
+            _between(answer.edges[i, : num - 1].tolist(), best),
             f"{float(probabilities[i, best]):.0%}",
             f"{1 / num:.0%}",
         )
     Console().print(table)
+
+
+def _between(edges: list[float], place: int) -> str:
+    """The bin number `place` of those that the edges separate."""
+    if place == 0:
+        return f"below {edges[0]:.2f}"
+    return f"above {edges[-1]:.2f}" if place == len(edges) else f"{edges[place - 1]:.2f} to {edges[place]:.2f}"
 
 
 def _look(model: Model, raw: bytes, path: Path) -> Tensor:
@@ -90,6 +96,13 @@ def _look(model: Model, raw: bytes, path: Path) -> Tensor:
         if name in moving:
             x = moving[name].act(x, action[:, space.slices[name]], 0)
     return x
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise UsageError(f"--out {path} cannot be written: {error.strerror}.") from error
 
 
 def _bytes(path: Path) -> bytes:

@@ -24,7 +24,8 @@ def guarded(main: Main) -> Callable[..., int]:
             sys.stdout.flush()  # here, not when the interpreter is gone and nobody can catch what happens
             return code
         except StecError as error:
-            print(f"stec: error: {' '.join(str(error).split())}", file=sys.stderr)
+            if not error.shared or os.environ.get("RANK", "0") == "0":
+                print(f"stec: error: {' '.join(str(error).split())}", file=sys.stderr)
             return error.exit_code
         except KeyboardInterrupt:
             return 130

@@ -5,8 +5,10 @@ SOURCE: a run directory, a checkpoint, an exported folder, or ENCODER/NAME such 
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,12 @@ from stec.cli import action, recipes
 from stec.cli.door import guarded
 from stec.data import Dataset, Splits, open_data
 from stec.errors import UsageError
-from stec.evaluation.features import extract
+from stec.evaluation.features import PROJECTOR, extract
 from stec.evaluation.linear import sgd
 from stec.evaluation.suite import Row
 from stec.loading import Stream
-from stec.measure import Measure
-from stec.nodes import checked
+from stec.measure import Begun, Measure, projector
+from stec.nodes import checked, keywords
 from stec.training.options import Hardware
 from stec.views import make_views
 
@@ -38,11 +40,12 @@ _BATCH = 250
 KEYS = """keys:
   data=PATH         shards, or what a packer reads; a run's own data if it is left out
   packer=NAME       who reads PATH, if it holds no shards
-  tap=NAME          pooled (default), projector, or a layer named in the encoder's taps
+  tap=NAME          pooled (default), projector, or a layer of the encoder, such as layer3 of a ResNet
   train_pairs=N test_pairs=N   pairs of views for the action reader
   knn.k=N knn.temperature=T linear.grid=[C,...] linear.max_iter=N
   action.bins=KIND action.num_bins=N action.hidden=N action.epochs=N
-  sgd.epochs=N ...  also the paper's SGD protocol (all keys of sgd; --sgd for its defaults)"""
+  sgd.epochs=N ...  also the paper's SGD protocol (all keys of sgd; --sgd for its defaults; an epoch is one pass over
+                    the labelled samples: the paper's STL-10 fit is sgd.epochs=2000 sgd.warmup_epochs=200)"""
 
 
 @guarded
@@ -64,7 +67,24 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="default: %(default)s")
     parser.add_argument("--num-workers", type=int, default=None, help="loading processes; default: by the cores")
     arguments = parser.parse_intermixed_args(words)
-    return _measure(arguments)
+    if arguments.out is not None and not arguments.out.absolute().parent.is_dir():
+        raise UsageError(f"--out {arguments.out}: there is no folder {arguments.out.absolute().parent}.")
+    with _spoken():
+        return _measure(arguments)
+
+
+@contextmanager
+def _spoken() -> Iterator[None]:
+    """What the library logs (that data is being packed, what is left out and why) goes to stderr."""
+    logger, handler = logging.getLogger("stec"), logging.StreamHandler()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _measure(arguments: argparse.Namespace) -> int:
@@ -76,23 +96,29 @@ def _measure(arguments: argparse.Namespace) -> int:
     if suite.tap == "projector" and (Path(arguments.source) / export.SPEC_NAME).is_file():
         raise UsageError("tap=projector: an exported folder holds no projector; name the run directory instead.")
     hardware = Hardware(device=arguments.device, num_workers=arguments.num_workers)
-    model = build.load(arguments.source)
+    if data is None and build.is_published(arguments.source):  # said before its weights are fetched
+        raise UsageError(f"data=PATH is needed: {arguments.source} does not say what to measure it on.")
+    model = build.load(arguments.source, None if suite.tap in ("pooled", PROJECTOR) else suite.tap)
     splits, max_bad = _data(config, data, packer)
     (model.stec or model.encoder).to(hardware.device)
     measure = Measure(suite, model, splits, hardware, max_bad)
     rows = measure.baselines(_untrained(model), None) if arguments.baselines else {}
-    row = measure.row(model.encoder)
-    protocol = dict(suite.describe())
+    row = measure.trained() if model.stec is not None else measure.row(model.encoder)
+    protocol = measure.protocol({**rows, "": row})
     if fitting is not None:
         row["eval/linear_sgd/top1"] = _sgd(measure, fitting)
-        protocol["eval/linear_sgd"] = "SGD (the paper's protocol) on augmented samples, the encoder frozen"
+        passes = fitting.get("epochs", keywords(sgd)["epochs"].default)
+        protocol["eval/linear_sgd"] = f"SGD as the paper's, {passes} passes of augmented samples, the encoder frozen"
     rows[arguments.source] = row
     if splits.test is None:
         print("There is no test split: labels are not used, and pairs are other views of the samples fitted on.")
     show(rows, protocol, _chance(measure, row))
     if arguments.out is not None:
         told = {"source": arguments.source, "data": _fingerprints(splits), "rows": rows, "protocol": protocol}
-        arguments.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        try:
+            arguments.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"--out {arguments.out} cannot be written: {error.strerror}.") from error
     return 0
 
 
@@ -105,8 +131,8 @@ def _sgd(measure: Measure, options: Mapping[str, Any]) -> float:
     moving = {name: node for name, node in model.spec["actions"].items() if name in live}
     parts = build.plan({**model.spec, "actions": moving})
     space = build.space(parts)
-    head, workers = measure.projector(), measure.hardware.num_workers
-    test = extract(model.encoder, measure.samples(splits.test), tap=tap, device=device, head=head)
+    head, workers = projector(model.stec), measure.hardware.num_workers
+    test = extract(model.encoder, measure.samples("test"), tap=tap, device=device, head=head)
     read = partial(extract, model.encoder, tap=tap, device=device, head=head)
     decoder = parts.decoder(space)
     size = min(_BATCH, splits.labelled.num_samples)
@@ -151,7 +177,7 @@ def _chance(measure: Measure, row: Row) -> Row:
     found: Row = {}
     test = measure.splits.test
     if test is not None and any(name.endswith("/top1") for name in row):
-        labels = torch.cat([y for _, y in measure.samples(test)])
+        labels = torch.cat([y for _, y in measure.samples("test")])
         labels = labels[labels >= 0]
         share = float(labels.bincount().max()) / len(labels)
         found = {name: share for name in row if name.endswith("/top1")}
@@ -222,17 +248,21 @@ def _data(config: Mapping[str, Any] | None, data: str | None, packer: str | None
         def nobody(source: str) -> Any:
             raise UsageError(f"data={source} holds no shards: say who reads it with packer=NAME.")
 
-        return open_data(dataset, data, nobody, {}), dataset.max_bad
+        return open_data(dataset, data, nobody, {"name": "evaluation"}), dataset.max_bad
     chosen = build.part("packer", node, "packer")
     return open_data(dataset, data, chosen, chosen.described()), dataset.max_bad
 
 
-def _untrained(model: Model) -> Any:
+def _untrained(model: Model) -> Begun:
     """The same network with weights drawn anew."""
     node = dict(model.spec["encoder"])
     node |= {"pretrained": False} if "pretrained" in node else {}
+    spec = {**model.spec, "encoder": node}
     torch.manual_seed(0)
-    return build.plan({**model.spec, "encoder": node}).encoder()
+    if model.stec is None:
+        return Begun("untrained", build.plan(spec).encoder(), None)
+    fresh = build.model(spec)
+    return Begun("untrained", fresh.encoder, projector(fresh.stec))
 
 
 def _fingerprints(splits: Splits) -> dict[str, str]:

@@ -57,9 +57,10 @@ def _found(source: Path) -> tuple[Path, Path]:
         if newest is None:
             raise UsageError(f"{source}: there is no checkpoint in it; name a run directory or a checkpoint.")
         return newest, source
-    if source.suffix != ".ckpt" or not source.is_file():
+    file = source.resolve()  # checkpoints/last is a link
+    if file.suffix != ".ckpt" or not file.is_file():
         raise UsageError(f"{source} is neither a run directory nor a checkpoint (.ckpt).")
-    return source, source.resolve().parent.parent
+    return file, file.parent.parent
 
 
 def _measured(run: Path, file: Path) -> tuple[dict[str, float], dict[str, str]]:
@@ -83,6 +84,7 @@ def _facts(run: Path, state: Mapping[str, Any]) -> dict[str, str]:
         "batch size": data.get("batch_size"),
         "seed": data.get("seed"),
         "steps": state["step"],
+        "started from": known.get("weights"),
         "made by": f"stec {__version__}",
     }
     return {name: str(value) for name, value in facts.items() if value is not None}

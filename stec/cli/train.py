@@ -113,7 +113,7 @@ def _sentence(error: Exception, arguments: list[str]) -> str:
             for word in _chosen(arguments)
             if not (recipes.own() / word.replace("=", "/", 1)).with_suffix(".yaml").exists()
         ]
-        return f"{', '.join(odd)}: a group takes the name of one of its files ({text})."
+        return f"{', '.join(odd)}: a group takes the name of one of its files ({text})." if odd else text
     if isinstance(error, MissingConfigException):
         if match := re.search(r"Could not find '([\w-]+)/([^']*)'", text):
             options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:]]

@@ -5,11 +5,11 @@ Legend: N pairs, D width of the features.
 
 import math
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stec.errors import UsageError
+from stec.spectrum import rankme, std
 
 _SLAB = 2**25
 
@@ -19,30 +19,11 @@ def health(a: Tensor, b: Tensor) -> dict[str, float]:
     if a.shape != b.shape or a.dim() != 2 or len(a) < 2:
         raise UsageError(f"health takes two [N, D] with N of at least 2, not {list(a.shape)} and {list(b.shape)}.")
     return {
-        "std": (std(a) + std(b)) / 2,
-        "rankme": rankme(a),
+        "std": float(std(a) + std(b)) / 2,
+        "rankme": float(rankme(a)),
         "alignment": alignment(a, b),
         "uniformity": (uniformity(a) + uniformity(b)) / 2,
     }
-
-
-def std(x: Tensor) -> float:
-    """Mean over dimensions of the standard deviation of x / |x|, times sqrt(D): 1 if isotropic, 0 if collapsed."""
-    return float(F.normalize(x.double(), dim=1).std(dim=0, unbiased=False).mean()) * math.sqrt(x.shape[1])
-
-
-def rankme(x: Tensor) -> float:
-    """exp of the entropy of the singular values of x [N, D], normalised to sum 1 (Garrido et al., ICML 2023, Eq. 1).
-
-    Between 1 (a line) and min(N, D). The values are the roots of the smaller Gram matrix's eigenvalues, in float64.
-    """
-    x = x.double()
-    gram = x.T @ x if x.shape[1] <= len(x) else x @ x.T
-    values = torch.linalg.eigvalsh(gram).clamp(min=0)
-    # Below the rounding of the largest eigenvalue there is noise, not rank.
-    values = torch.where(values > values.max() * len(values) * torch.finfo(torch.float64).eps, values, 0).sqrt()
-    total = values.sum()
-    return float(torch.special.entr(values / total).sum().exp()) if total > 0 else 1.0
 
 
 def alignment(a: Tensor, b: Tensor) -> float:

@@ -111,7 +111,9 @@ def sgd(
     warmup_epochs: float = 10.0,
     seed: int = 0,
 ) -> float:
-    """Top-1 accuracy of the paper's separate linear fit (its STL-10 protocol; the defaults are its numbers).
+    """Top-1 accuracy of the paper's separate linear fit (its STL-10 protocol, whose numbers the defaults are, but for
+    the length: an epoch here is one pass over the labelled samples, and the paper's 100 "epochs" are 2,000 such passes:
+    epochs=2000 with warmup_epochs=200 is as long).
 
     features(epoch): the frozen encoder's table of that epoch's augmented samples. Nesterov SGD on weights N(0, .01),
     bias 0; the learning rate climbs from 0 over warmup_epochs and falls to 0 by a cosine. `lr` is not scaled.

@@ -42,8 +42,9 @@ class Sources(NamedTuple):
 
 
 class Suite:
-    """The protocols as configured. tap: which features; train_pairs, test_pairs: how many pairs of views, at most, the
-    action reader is fitted and scored on (the health is taken on the latter)."""
+    """The protocols as configured. tap: which features; train_samples, test_samples: how many samples, at most, the
+    readers of labels are fitted and scored on; train_pairs, test_pairs: how many pairs of views, at most, the action
+    reader is fitted and scored on (the health is taken on the latter)."""
 
     def __init__(
         self,
@@ -52,13 +53,18 @@ class Suite:
         action: Reader,
         *,
         tap: str = "pooled",
+        train_samples: int = 50_000,
+        test_samples: int = 50_000,
         train_pairs: int = 4000,
         test_pairs: int = 1000,
     ):
-        for key, value in (("train_pairs", train_pairs), ("test_pairs", test_pairs)):
+        numbers = {"train_samples": train_samples, "test_samples": test_samples}
+        numbers |= {"train_pairs": train_pairs, "test_pairs": test_pairs}
+        for key, value in numbers.items():
             if value < 1:
                 raise UsageError(f"evaluation.{key}={value} must be at least 1.")
         self.knn, self.linear, self.action, self.tap = knn, linear, action, tap
+        self.num_samples = {"train": train_samples, "test": test_samples}
         self.num_pairs = {"train": train_pairs, "test": test_pairs}
         self._told: set[str] = set()
 
@@ -95,8 +101,10 @@ class Suite:
         eval/action_bits|acc|chance|majority/<component>, health/*. What the data does not allow (no labels, too few
         pairs) is left out and logged in a sentence, once for all rows."""
         row: Row = {}
-        if not len(train.labelled().y) and not len(test.labelled().y):
+        if not len(train.labelled().y):
             self._tell(logging.INFO, "the data has no labels: k-NN and linear are left out.")
+        elif not len(test.labelled().y):
+            self._tell(logging.INFO, "there are no held-out labels: k-NN and linear are left out.")
         else:
             row |= self._classes(train, test, device)
         with self._left_out("eval/action"):
@@ -141,16 +149,22 @@ class Suite:
             _log.log(level, "%s", sentence)
             self._told.add(sentence)
 
-    def describe(self) -> Mapping[str, str]:
-        """{start of the metrics' names: the protocol in words}, for tables and model cards."""
+    def describe(self, held_out: bool = True) -> Mapping[str, str]:
+        """{start of the metrics' names: the protocol in words}, for tables and model cards. held_out: whether what is
+        tested on was not learnt from."""
         train, test = self.num_pairs["train"], self.num_pairs["test"]
+        most, tested = (
+            self.num_samples["train"],
+            "test pairs" if held_out else "pairs of other views of the same samples",
+        )
         wide = f"; features wider than {WIDE} as {NARROW} principal components"
         return {
-            "features": f"tap={self.tap}, fp32, evaluation mode",
+            "features": f"tap={self.tap} (raw input and published encoders: pooled), fp32, evaluation mode, at most "
+            f"{most} train samples",
             "eval/knn": self.knn.describe(),
             "eval/linear": self.linear.describe() + wide,
-            "eval/action": f"{self.action.describe()}, at most {train} train and {test} test pairs{wide}",
-            "health": f"on at most {test} pairs of views of test samples",
+            "eval/action": f"{self.action.describe()}, at most {train} train and {test} {tested}{wide}",
+            "health": f"on at most {test} {tested}",
         }
 
 

@@ -20,7 +20,7 @@ _NAME = re.compile(r"step-(\d{8,})\.ckpt")
 _log = logging.getLogger("stec")
 
 State = dict[str, Any]
-"""{"format", "spec", "step", "model", "optimizer", "scaler", "ema", "data", "log"}: see loop.snapshot."""
+"""{"format", "spec", "step", "model", "optimizer", "scaler", "ema", "data", "log"}: see learner.snapshot."""
 
 
 def name(step: int) -> str:
@@ -74,8 +74,12 @@ def load(path: str | Path) -> State:
 
 def stored(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first (by step), damaged or not."""
-    found = [(int(match[1]), p) for p in folder.glob("step-*.ckpt") if (match := _NAME.fullmatch(p.name))]
-    return [path for _, path in sorted(found)]
+    return sorted((path for path in folder.glob("step-*.ckpt") if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def step_of(path: Path) -> int:
+    """The step that the name of a stored checkpoint tells."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def latest(folder: Path) -> Path | None:

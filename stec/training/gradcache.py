@@ -26,7 +26,7 @@ from torch.utils import _pytree as pytree
 from stec.distributed import all_reduce_sums, world_size
 from stec.encoder import Features
 from stec.objective import STEC, Out, tally
-from stec.training.gradient import Scale, health
+from stec.training.gradient import Scale, health, rows
 from stec.training.options import Hardware
 from stec.views import Views
 
@@ -76,7 +76,7 @@ def micro_batches(xs: tuple[Tensor, ...], size: int) -> list[tuple[Tensor, ...]]
 def join(encoded: list[tuple[Features, ...]]) -> tuple[Features, ...]:
     """The features of micro-batches as those of the whole batch."""
     leaves = [pytree.tree_leaves(part) for part in encoded]
-    whole = [None if rows[0] is None else torch.cat(rows) for rows in zip(*leaves, strict=True)]  # None: not given
+    whole = [None if part[0] is None else torch.cat(part) for part in zip(*leaves, strict=True)]  # None: not given
     return pytree.tree_unflatten(whole, pytree.tree_structure(encoded[0]))
 
 
@@ -118,24 +118,38 @@ def average_gradients(module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def difference(stec: STEC, views: Views, hardware: Hardware, micro_batch: int) -> dict[str, float]:
-    """How far statistics of micro-batches are from those of the whole batch: relative {"features", "loss"}.
+def difference(stec: STEC, views: Views, hardware: Hardware, micro_batch: int) -> dict[str, float] | None:
+    """How far statistics of micro-batches are from those of several together: relative {"features", "loss"}, and the
+    number of "samples" (of this rank) that they were measured on.
 
-    On copies, which are thrown away: nothing of the run is touched. Forward passes only, so that no activations of the
-    whole batch are kept; its gradient cannot be compared, for that is what does not fit into memory.
+    The first two micro-batches, not the whole batch, which may not fit into memory; on copies, which are thrown away:
+    nothing of the run is touched. None if even that is too much memory (of a single rank: several must not part ways).
     """
-    losses, features = [], []
-    for parts in ([views.x], micro_batches(views.x, micro_batch)):
-        twin, seed = copy.deepcopy(stec), torch.initial_seed()
+    some = rows(views, slice(0, 2 * micro_batch))
+    try:
+        whole = _scored(stec, some, hardware, [some.x])
+        parts = _scored(stec, some, hardware, micro_batches(some.x, micro_batch))
+    except torch.OutOfMemoryError:
+        if world_size() > 1:
+            raise
+        return None
+    apart = (parts[0] - whole[0]).norm() / whole[0].norm().clamp(min=1e-30)
+    sums = {"features": tally(apart), "whole": tally(whole[1]), "parts": tally(parts[1])}
+    mean = {name: float(total / count) for name, (total, count) in all_reduce_sums(sums).items()}
+    loss = abs(mean["parts"] - mean["whole"]) / max(abs(mean["whole"]), 1e-30)
+    return {"features": mean["features"], "loss": loss, "samples": len(some.x[0])}
+
+
+def _scored(stec: STEC, views: Views, hardware: Hardware, parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
+    """Pooled features and loss of a copy that encodes the views part by part."""
+    twin, seed = copy.deepcopy(stec), torch.initial_seed()
+    try:
         with hardware.autocast():
             encoded = join([twin.encode(part) for part in parts])
-            losses.append(twin.score(encoded, views).loss.float())
-        features.append(torch.cat([f.pooled for f in encoded]).float())
+            loss = twin.score(encoded, views).loss
+    finally:
         sow(seed, hardware.device)
-    apart = (features[1] - features[0]).norm() / features[0].norm().clamp(min=1e-30)
-    sums = {"features": tally(apart), "loss0": tally(losses[0]), "loss1": tally(losses[1])}
-    mean = {name: float(total / count) for name, (total, count) in all_reduce_sums(sums).items()}
-    return {"features": mean["features"], "loss": abs(mean["loss1"] - mean["loss0"]) / max(abs(mean["loss0"]), 1e-30)}
+    return torch.cat([f.pooled for f in encoded]).float(), loss.float()
 
 
 def _leaf(t: Tensor | None) -> Tensor | None:

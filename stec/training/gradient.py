@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from stec import spectrum
 from stec.actions import Relative
 from stec.encoder import Features
 from stec.errors import UsageError
 from stec.objective import STEC, Out, Sums, tally
-from stec.training.collapse import std_and_rank
 from stec.training.options import Hardware
 from stec.views import Views
 
 Scale = Callable[[Tensor], Tensor]
+_ROWS = 512
 
 
 class Pass(nn.Module):
@@ -35,9 +36,9 @@ class Pass(nn.Module):
 
 
 def health(features: tuple[Features, ...]) -> Sums:
-    """Spread and effective rank of the first view's pooled features."""
-    spread, rank = std_and_rank(features[0].pooled)
-    return {"train/z_std": tally(spread), "train/rankme": tally(rank)}
+    """Spread and effective rank of the first view's pooled features (512 rows): the evaluation's std and rankme."""
+    x = features[0].pooled[:_ROWS]
+    return {"train/z_std": tally(spectrum.std(x)), "train/rankme": tally(spectrum.rankme(x))}
 
 
 class Plain:
@@ -68,12 +69,12 @@ def cut(views: Views, parts: int) -> Iterator[Views]:
     num = len(views.x[0])
     if num % parts:
         raise UsageError(f"training.accumulate={parts} must divide the {num} samples that a rank has of each batch.")
-
-    def rows(t: Tensor | None, s: slice) -> Tensor | None:
-        return None if t is None else t[s]
-
     for start in range(0, num, num // parts):
-        s = slice(start, start + num // parts)
-        copies = {pair: Relative(c.values[s], c.valid[s]) for pair, c in views.copies.items()}
-        x = tuple(x[s] for x in views.x)
-        yield Views(x, copies, views.num_global, views.keys[s], rows(views.group, s), rows(views.labels, s))
+        yield rows(views, slice(start, start + num // parts))
+
+
+def rows(views: Views, s: slice) -> Views:
+    """Some of the samples, with all that is known of them."""
+    copies = {pair: Relative(c.values[s], c.valid[s]) for pair, c in views.copies.items()}
+    group, labels = (None if t is None else t[s] for t in (views.group, views.labels))
+    return Views(tuple(x[s] for x in views.x), copies, views.num_global, views.keys[s], group, labels)

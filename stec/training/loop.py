@@ -69,6 +69,7 @@ def train(
     scaler = GradScaler(device.type, enabled=hardware.precision == "fp16")
     learner = Learner(stec, optimizer, scaler, ema, Meter(device), Watch())
     step = restore(learner, run.restore(), data)
+    run.verdict = learner.watch.verdict
     backward = prepare.gradient_of(stec, options, hardware, scaler.scale)
     for line in prepare.announcement(stec, optimizer, options, hardware, per_epoch):
         run.say(line)
@@ -109,7 +110,7 @@ def train(
                     run.record(step / per_epoch, values, total, timing)
                     if verdict := learner.watch.look(step, values["train/z_std"], values["train/rankme"]):
                         run.warn(verdict)
-                if evaluate is not None and _due(step, options.eval_every * per_epoch, total):
+                if evaluate is not None and step < total and _due(step, options.eval_every * per_epoch):
                     run.record(step / per_epoch, evaluate(step) or {})
                     stec.train()
                     clock.restart()
@@ -127,10 +128,16 @@ def train(
         raise NonFinite(f"{error} (learning rate {rate:g}); {run.last_checkpoint()}: {advice}.") from error
     except torch.OutOfMemoryError as error:
         raise prepare.out_of_memory(hardware, local) from error
+    finally:
+        run.stop()
     if stream.replaced:
         run.log.warning("%d damaged samples were replaced", stream.replaced)
-    run.finish()
+    # The last checkpoint is on disk: whatever goes wrong from here on, the same command begins here.
+    measured = None if evaluate is None else evaluate(total)
+    if not run.finished:
+        run.record(options.epochs, measured or {})
+        run.finish()
 
 
-def _due(step: int, every: int, total: int) -> bool:
-    return step == total or (every > 0 and step % every == 0)
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0

@@ -94,8 +94,9 @@ def describe(optimizer: Optimizer) -> str:
     """Both numbers: the rate as stated and the peak it becomes, and how many parameters are not decayed."""
     decayed, plain = optimizer.param_groups
     numbers = [sum(p.numel() for p in group["params"]) for group in (decayed, plain)]
+    stated = "" if decayed["scale"] == "none" else f" at batch 256 ({decayed['scale']})"
     return (
-        f"{type(optimizer).__name__}, lr {decayed['stated_lr']:g} at batch 256 ({decayed['scale']}) -> "
+        f"{type(optimizer).__name__}, lr {decayed['stated_lr']:g}{stated} -> "
         f"peak {decayed['peak_lr']:g}; weight decay {decayed['weight_decay']:g} on {numbers[0]:,} parameters, "
         f"none on {numbers[1]:,} (biases, norms)"
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from stec.cores import cores
 from stec.errors import UsageError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -100,12 +101,6 @@ class Hardware:
         parts = [f"{self.device} ({name})", self.precision, processes]
         parts += ["channels_last"] * self.channels_last + ["encoder compiled"] * self.compile
         return ", ".join(parts + [f"micro-batches of {self.micro_batch}"] * (self.micro_batch is not None))
-
-
-def cores() -> int:
-    """CPU cores this process may use, shared out among the processes that torchrun started on this machine."""
-    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, mine // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _device(asked: str) -> torch.device:

@@ -97,11 +97,13 @@ def _statistics(stec: STEC, hardware: Hardware) -> str:
     )
 
 
-def measured(apart: dict[str, float]) -> str:
+def measured(apart: dict[str, float] | None) -> str:
     """What gradcache.difference found, in words."""
+    if apart is None:
+        return "micro-batch statistics: their difference was not measured, for want of memory"
     return (
-        f"micro-batch statistics on the first batch: features differ by {apart['features']:.2%} and the loss by "
-        f"{apart['loss']:.2%} from those with statistics of the whole batch"
+        f"micro-batch statistics on the first {apart['samples']:g} samples: features differ by {apart['features']:.2%} "
+        f"and the loss by {apart['loss']:.2%} from those with statistics of all {apart['samples']:g} together"
     )
 
 

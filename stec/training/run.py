@@ -17,16 +17,17 @@ import torch
 import torch.distributed as dist
 import yaml
 
-from stec.distributed import rank, world_size
-from stec.errors import UsageError
+from stec.distributed import barrier, rank, world_size
+from stec.errors import StecError, UsageError
 from stec.training import checkpoint
 from stec.training.checkpoint import State
 from stec.training.lock import Lock
 from stec.training.log import Display, Metrics, TensorBoard, Timing, ToDisplay, sentence
 from stec.training.signals import Ears
 
-# What may differ when a run goes on: it changes where, when and how fast, not what is learnt.
-# (`data` is a path: that the data themselves are the same is told by their fingerprint.)
+# What may differ when a run goes on: it changes where, when and how fast, not what is meant to be learnt. (`hardware`
+# changes rounding, and micro_batch the statistics of an encoder's batch norm as well. `data` is a path: that the data
+# themselves are the same is told by their fingerprint.)
 _QUIET = ("log_every", "checkpoint_every", "eval_every", "keep", "stop_after")
 HARMLESS = ("run_dir", "resume", "data", "name", "hardware", *(f"training.{key}" for key in _QUIET))
 
@@ -59,19 +60,31 @@ class Run:
         self._undo: list[Callable[[], object]] = []
         self._source: Path | None = None
         try:
-            self._source = self._open(self.config) if self.main else None
-            if world_size() > 1:
-                told: list[Any] = [self._source, self.finished]
-                dist.broadcast_object_list(told)
-                self._source, self.finished = told
-            self._ears = Ears()
+            self._source, self.finished = self._agreed() if world_size() > 1 else self._open()
         except BaseException:
             self.close()
             raise
 
     # -- the directory ---------------------------------------------------------------------------------------------
 
-    def _open(self, config: dict[str, Any]) -> Path | None:
+    def _agreed(self) -> tuple[Path | None, bool]:
+        """What _open() says on the first rank, for all of them: its refusal too."""
+        told: list[Any] = [None, False, None]
+        if self.main:
+            try:
+                told[:2] = self._open()
+            except StecError as error:
+                error.shared = True
+                told[2] = error
+        dist.broadcast_object_list(told)
+        source, finished, refusal = told
+        if refusal is not None:
+            barrier()  # nobody goes before all have heard it
+            raise refusal
+        return source, finished
+
+    def _open(self) -> tuple[Path | None, bool]:
+        """Where to go on from, and whether the run is finished."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(self.directory)
@@ -88,12 +101,13 @@ class Run:
             raise UsageError(f"run_dir={self.directory} holds a run already: choose another run_dir or resume=auto.")
         source = self._find_source()
         if source is not None:
-            self._compare(source.parent.parent / "config.yaml", config)
-        self.finished = source is not None and (source.parent.parent / "finished").exists() and self.resume == "auto"
-        if not self.finished:
+            self._compare(source.parent.parent / "config.yaml", self.config)
+        finished = source is not None and (source.parent.parent / "finished").exists() and self.resume == "auto"
+        if not finished:
             (self.directory / "finished").unlink(missing_ok=True)
-            (self.directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        return source
+            text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+            (self.directory / "config.yaml").write_text(text)
+        return source, finished
 
     def _find_source(self) -> Path | None:
         if self.resume == "never":
@@ -145,7 +159,7 @@ class Run:
         if self.main:
             self._metrics.cut_back(self.step if self._inside() else -1)
             for path in checkpoint.stored(self.checkpoints):
-                if path.name > checkpoint.name(self.step):
+                if checkpoint.step_of(path) > self.step:
                     path.unlink()
             self._board = TensorBoard(self.directory / "tensorboard", self.step)
         return state
@@ -161,11 +175,20 @@ class Run:
     def warn(self, verdict: str) -> None:
         """What is wrong with the representation: for the log, and for whoever reports on the run."""
         self.verdict = verdict
-        self.log.warning("%s", verdict)
+        if self.main:
+            self.log.warning("%s", verdict)
 
     def start(self, total: int) -> None:
+        """The loop begins: from here to stop(), signals wait for the end of a step."""
+        self._ears = Ears()
         if self.main:
             self._display.start(self.step, total)
+
+    def stop(self) -> None:
+        """The loop is left: signals mean what they meant before."""
+        if self._ears is not None:
+            self._ears.close()
+            self._ears = None
 
     def advance(self, step: int) -> None:
         self.step = step
@@ -241,8 +264,7 @@ class Run:
         for undo in reversed(self._undo):
             undo()
         self._undo.clear()
-        if self._ears is not None:
-            self._ears.close()
+        self.stop()
         if self._lock is not None:
             self._lock.drop()
 

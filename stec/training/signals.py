@@ -1,8 +1,9 @@
-"""SIGTERM and SIGINT: finish the step, then end in good order. Asked twice: end at once."""
+"""SIGTERM and SIGINT: finish the step, then end in good order. Ctrl-C once more, a second later: end at once."""
 
 import os
 import signal
 import threading
+import time
 from types import FrameType
 
 import torch
@@ -13,26 +14,35 @@ from stec.distributed import world_size
 HEARD = (signal.SIGTERM, signal.SIGINT)
 # Ranks compare notes once in this many steps, since the comparison waits for the device. (torchrun kills after 30 s.)
 _AGREE_EVERY = 10
+# One request may arrive several times: Slurm and a terminal tell torchrun and the ranks, and torchrun tells the ranks.
+_ONE_REQUEST = 1.0
 
 
 class Ears:
     """Hears the signals of this process, and those of the other ranks; close() restores what was there before.
 
-    Only the main thread can hear: elsewhere nothing is installed.
+    Only SIGINT can ask for more haste: a repeated SIGTERM is the same request. Only the main thread can hear:
+    elsewhere nothing is installed.
     """
 
     def __init__(self) -> None:
         self.heard, self._owner = 0, os.getpid()
+        self._pressed: float | None = None
         main = threading.current_thread() is threading.main_thread()
         self._before = {number: signal.signal(number, self._hear) for number in HEARD} if main else {}
 
     def _hear(self, number: int, _frame: FrameType | None) -> None:
         if os.getpid() != self._owner:  # a forked loading process: it ends when its parent does
             return
-        if self.heard:
+        self.heard = self.heard or number
+        if number != signal.SIGINT:
+            return
+        now = time.monotonic()
+        if self._pressed is None:
+            self._pressed = now
+        elif now - self._pressed >= _ONE_REQUEST:
             signal.signal(number, signal.SIG_DFL)
             os.kill(self._owner, number)
-        self.heard = number
 
     def agree(self, step: int, device: torch.device) -> int:
         """The number of the signal that any rank has heard, else 0: the same answer on all ranks."""

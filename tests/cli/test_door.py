@@ -25,6 +25,23 @@ def test_an_error_is_one_sentence_and_its_code(error, code, capsys):
     assert capsys.readouterr() == ("", "stec: error: training.epochs=0 must be at least 1.\n")
 
 
+def test_what_all_ranks_say_is_printed_by_the_first(monkeypatch, capsys):
+    @guarded
+    def main(argv: list[str] | None) -> int:
+        error = UsageError("in use.")
+        error.shared = argv is not None
+        raise error
+
+    monkeypatch.setenv("RANK", "1")
+    assert main([]) == 2
+    assert capsys.readouterr().err == ""
+    assert main() == 2
+    assert capsys.readouterr().err == "stec: error: in use.\n"
+    monkeypatch.setenv("RANK", "0")
+    main([])
+    assert capsys.readouterr().err == "stec: error: in use.\n"
+
+
 def test_arguments_and_code_pass_through():
     @guarded
     def main(argv: list[str] | None) -> int:

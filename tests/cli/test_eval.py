@@ -102,7 +102,9 @@ def test_checkpoint_export_and_run_are_one_model(place, capsys):
             (run / "exported", [f"data={place / 'data'}", "train_pairs=50", "action.epochs=2", "action.hidden=16"]),
         )
     ]
-    assert rows[0] == rows[1] == rows[2]
+    assert rows[0] == rows[1]
+    assert 0 <= rows[0].pop("eval/online/top1") <= 1  # the probe stays with the run
+    assert rows[0] == rows[2]
     told = json.loads((run / "exported" / "stec.json").read_text())
     assert told["metrics"] == {"eval/knn/top1": 0.75}
     assert told["facts"]["data fingerprint"] == "abc"
@@ -127,6 +129,27 @@ def test_taps(place):
     rows = [measured(place, run, *words)["rows"][str(run)] for words in ([], ["tap=layer2"], ["tap=projector"])]
     assert rows[2]["health/rankme"] <= 5 == SPEC["identity"]["out"]
     assert len({row["health/std"] for row in rows}) == 3
+
+
+def test_what_is_packed_and_left_out_is_told_on_stderr(place, tmp_path, capsys):
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(picture(0, 0))
+    words = [place / "run", f"data={tmp_path}", "packer=image_folder", "--num-workers", "0"]
+    assert main([*map(str, words)]) == 0
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"packing {tmp_path} into ")
+    assert "the data has no labels: k-NN and linear are left out." in told
+    assert len(told) == len(set(told))
+
+
+def test_any_layer_is_read_though_the_run_did_not_name_it(place):
+    layer = measured(place, place / "run", "tap=layer3")["rows"][str(place / "run")]
+    assert layer["health/std"] != measured(place, place / "run")["rows"][str(place / "run")]["health/std"]
+    model, again = build.load(str(place / "run"), "layer3"), build.load(str(place / "run"))
+    x = torch.rand(2, 3, 20, 24)
+    assert model.encoder(x).layers["layer3"].shape == (2, 16)
+    assert torch.equal(model.encoder(x).pooled, again.encoder(x).pooled)
+    assert list(again.encoder(x).layers) == ["layer2"]
 
 
 def test_the_papers_sgd_protocol_sees_new_views_of_every_sample_in_each_epoch(place, monkeypatch):
@@ -157,6 +180,7 @@ def test_what_was_done_between_two_pictures(place, capsys):
     assert main([*map(str, words)]) == 0
     said = capsys.readouterr().out
     assert f"{place / 'a.png'} -> {place / 'b.png'}: " in said
+    assert "…" not in said  # all of the table can be read on 80 columns
     assert "half-windows" in said
     with Image.open(place / "answer.png") as answer:
         assert answer.width > 100
@@ -178,7 +202,7 @@ def test_slips_end_in_a_sentence(place, capsys, tmp_path):
     exported = str(tmp_path / "exported")
     (tmp_path / "a.png").write_bytes(picture(0, 0))
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    image, bad = str(tmp_path / "a.png"), str(tmp_path / "bad.png")
+    image, bad, nowhere = (str(tmp_path / name) for name in ("a.png", "bad.png", "nowhere/answer.png"))
     capsys.readouterr()
     for code, sentence, words in (
         (2, "neither a run directory", ["nowhere", data]),
@@ -188,13 +212,15 @@ def test_slips_end_in_a_sentence(place, capsys, tmp_path):
         (2, "evaluation.knn=3 has the wrong type", [run, "knn=3"]),
         (2, "key=value", [run, "fast"]),
         (2, "sgd.foo is unknown", [run, "sgd.foo=1"]),
-        (2, "tap='layer3'", [run, "tap=layer3"]),
+        (2, "encoder.taps: 'layr3' is unknown: did you mean 'layer3'?", [run, "tap=layr3"]),
+        (2, "data=PATH is needed: timm/resnet18", ["timm/resnet18"]),
         (2, "no projector", [exported, "tap=projector", data]),
         (2, "data=PATH is needed", [exported]),
         (2, "packer=NAME", [exported, f"data={tmp_path}"]),
         (2, "packer='image_foldr' is unknown: did you mean 'image_folder'", [run, "packer=image_foldr"]),
         (2, "cannot be read", ["action", image, str(tmp_path / "c.png"), "--model", run]),
         (4, "bad.png", ["action", image, bad, "--model", run]),
+        (2, "answer.png cannot be written: No such", ["action", image, image, "--model", run, "--out", nowhere]),
     ):
         assert main(words) == code, words
         error = capsys.readouterr().err

@@ -92,6 +92,12 @@ def whole(place):
     return place / "whole"
 
 
+def packed(place: Path) -> Path:
+    """The shards of the pictures: those with labels and a test split."""
+    labelled = [path for path in (place / "cache").glob("*/test/index.json") if "colour-0" in path.read_text()]
+    return labelled[0].parent.parent
+
+
 def metrics(run: Path) -> str:
     return (run / "metrics.jsonl").read_text()
 
@@ -249,8 +255,7 @@ def test_killed_before_its_report_it_only_tells_again(place, whole):
 
 
 def test_from_its_shards_it_is_the_same_run_to_the_bit(place, whole):
-    (shards,) = (path.parent.parent for path in (place / "cache").glob("*/train/index.json"))
-    assert main([*TINY, f"data={shards}", "run_dir=shards"]) == 0
+    assert main([*TINY, f"data={packed(place)}", "run_dir=shards"]) == 0
     assert metrics(place / "shards") == metrics(whole)
     assert same(weights(place / "shards"), weights(whole))
 
@@ -282,6 +287,30 @@ def test_without_manipulation_model_and_held_out_samples(place, capsys):
     assert not any(name.startswith(("eval/knn", "eval/linear")) for name in rows["trained"])
     assert "train/loss_manip" not in metrics(place / "plain")
     assert (place / "plain" / "report.html").exists()
+
+
+def test_a_loss_that_is_no_number_any_more_ends_the_run(place, capsys):
+    words = ["data=pictures", "optimizer=sgd", "optimizer.lr=1e30", "run_dir=exploded"]
+    assert main([*TINY, *words]) == 3
+    told = capsys.readouterr().err
+    assert "there is no checkpoint yet: try a lower optimizer.lr" in told
+    assert told.count("\n") == 1
+
+
+def test_damaged_shards_end_the_run(place, whole, capsys):
+    shutil.copytree(packed(place), place / "torn")
+    tar = next((place / "torn" / "train").glob("*.tar"))
+    raw = bytearray(tar.read_bytes())
+    tar.write_bytes(raw[:-1024])
+    assert main([*TINY, "data=torn", "run_dir=torn-run"]) == 4
+    assert f"{tar.name} has {len(raw) - 1024} bytes, the index says {len(raw)}" in capsys.readouterr().err
+    at = raw.index(b"IDAT") + 8
+    raw[at] ^= 1
+    tar.write_bytes(raw)
+    assert main([*TINY, "data=torn", "run_dir=torn-run", "dataset.max_bad=0"]) == 4
+    told = capsys.readouterr().err
+    assert f"{tar.name}: train-" in told
+    assert told.count("\n") == 1
 
 
 def test_a_sweep_is_a_run_for_each_value(place):

@@ -1,3 +1,4 @@
+import inspect
 import warnings
 
 import numpy as np
@@ -114,6 +115,12 @@ def test_sgd_reaches_what_lbfgs_reaches_and_asks_for_every_epoch_once():
 def test_schedule_of_the_papers_protocol():
     assert [_factor(e, 100, 10) for e in (0, 5, 10, 55, 100)] == pytest.approx([0, 0.5, 1, 0.5, 0])
     assert _factor(0, 5, 0) == 1
+
+
+def test_sgds_defaults_are_the_papers():
+    defaults = {name: p.default for name, p in inspect.signature(sgd).parameters.items()}
+    paper = {"lr": 0.04, "momentum": 0.9, "weight_decay": 1e-6, "batch_size": 1024, "epochs": 100, "warmup_epochs": 10}
+    assert {name: defaults[name] for name in paper} == paper
 
 
 def test_sgd_without_epochs_or_labels():

@@ -101,12 +101,13 @@ def test_without_labels_the_rest_is_still_measured(caplog):
     ]
 
 
-def test_labels_of_one_side_only_are_a_warning(caplog):
+def test_without_held_out_labels_no_labels_are_read(caplog):
     given = sources()
     unknown = [(x, torch.full_like(y, -1)) for x, y in given.test()]
-    with caplog.at_level(logging.WARNING, "stec"):
-        suite().measure(Raw(8), given._replace(test=lambda: unknown))
-    assert [m.partition(":")[0] for m in caplog.messages] == ["eval/knn is left out", "eval/linear is left out"]
+    with caplog.at_level(logging.INFO, "stec"):
+        row = suite().measure(Raw(8), given._replace(test=lambda: unknown))
+    assert "there are no held-out labels: k-NN and linear are left out." in caplog.messages
+    assert not any(name.startswith(("eval/knn", "eval/linear")) for name in row)
 
 
 def test_no_convergence_is_logged_and_in_the_row(caplog):

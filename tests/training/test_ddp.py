@@ -47,6 +47,11 @@ def as_a_rank(folder: str, job: str) -> int:
             sgd_run(directory / "cached", hardware={"micro_batch": 3})
             sgd_run(directory / "halfway", training={"stop_after": 11})
             sgd_run(directory / "halfway")
+            try:
+                sgd_run(directory / "plain", training={"epochs": 9})
+            except StecError as error:
+                told = f"{type(error).__name__}, {error.shared}: {error}"
+                (directory / f"refused-{dist.get_rank()}").write_text(told)
         elif job == "wait":
             try:
                 go(directory, complete=slow, training={"epochs": 200})
@@ -56,8 +61,10 @@ def as_a_rank(folder: str, job: str) -> int:
 
 
 def slow(batch):
-    if dist.get_rank() == 1:
-        (Path(sys.argv[1]) / "up").touch()
+    name = Path(sys.argv[1]) / f"up-{dist.get_rank()}"
+    if not name.exists():
+        name.with_suffix(".tmp").write_text(str(os.getpid()))
+        name.with_suffix(".tmp").rename(name)
     time.sleep(0.05)
     return toy_run.complete(batch)
 
@@ -81,6 +88,9 @@ def test_two_ranks_are_one_rank_on_the_global_batch_with_norms_in_eval_mode(tmp_
     process = torchrun(tmp_path, "equal")
     told, _ = process.communicate(timeout=240)
     assert process.returncode == 0, told
+    refusals = {(tmp_path / f"refused-{number}").read_text() for number in range(2)}
+    assert len(refusals) == 1, "all ranks say the same"
+    assert refusals.pop().startswith(f"UsageError, True: run_dir={tmp_path / 'plain'} holds a run with another config")
     assert "each rank's own part of the batch" in (tmp_path / "plain/train.log").read_text()
     one = sgd_run(tmp_path / "one").state_dict()
     for name in ("plain", "cached", "halfway"):
@@ -113,11 +123,14 @@ def test_a_run_of_two_ranks_goes_on_with_one(tmp_path):
         assert ours == pytest.approx(theirs)
 
 
-def test_sigterm_to_torchrun_stops_all_ranks_at_one_step(tmp_path):
-    process = torchrun(tmp_path, "wait")
+def test_sigterm_stops_all_ranks_at_one_step(tmp_path):
+    """As Slurm sends it: to the ranks and to torchrun, which sends it to the ranks again."""
+    process, up = torchrun(tmp_path, "wait"), [tmp_path / "up-0", tmp_path / "up-1"]
     until = time.monotonic() + 120
-    while not (tmp_path / "up").exists() and time.monotonic() < until:
+    while not all(path.exists() for path in up) and time.monotonic() < until:
         time.sleep(0.05)
+    for path in up:
+        os.kill(int(path.read_text()), signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     told, _ = process.communicate(timeout=60)
     state = checkpoint.load(tmp_path / "checkpoints" / "last")

@@ -124,12 +124,28 @@ def test_the_difference_is_none_without_batch_norm_and_some_with_it():
     views = batch()
     alone, tied = model().double(), model(batch_norm=True).double()
     before = {name: t.clone() for name, t in tied.state_dict().items()}
-    assert difference(alone, views, CPU, 6) == pytest.approx({"features": 0, "loss": 0}, abs=1e-6)
+    assert difference(alone, views, CPU, 6) == pytest.approx({"features": 0, "loss": 0, "samples": 12}, abs=1e-6)
     coarse, fine = difference(tied, views, CPU, 12), difference(tied, views, CPU, 2)
     assert 0 < coarse["features"] < fine["features"] < 1
     assert fine["loss"] > 0
+    assert (coarse["samples"], fine["samples"]) == (24, 4)
     assert all(torch.equal(t, before[name]) for name, t in tied.state_dict().items())
     assert not batch_norms(alone.encoder)
+
+
+def test_the_difference_takes_no_more_rows_than_fit(tmp_path, monkeypatch):
+    """Two micro-batches at most are encoded at once; where even they do not fit, the run goes on."""
+    limit, encode = 8, STEC.encode
+
+    def small(stec, xs):
+        if len(xs[0]) > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return encode(stec, xs)
+
+    monkeypatch.setattr(STEC, "encode", small)
+    for limit, words in ((8, "on the first 8 samples: features differ by "), (7, "not measured, for want of memory")):
+        go(tmp_path / str(limit), stec=model(batch_norm=True), hardware={"micro_batch": 4}, training={"stop_after": 1})
+        assert words in (tmp_path / str(limit) / "train.log").read_text()
 
 
 def test_micro_batches_are_nearly_equal_and_join_is_the_way_back():
@@ -156,7 +172,7 @@ def test_with_batch_norm_a_run_names_and_measures_it_once(tmp_path):
     go(tmp_path, stec=model(batch_norm=True), hardware={"micro_batch": 4})
     told = (tmp_path / "train.log").read_text()
     assert told.count("in the encoder, statistics per micro-batch of 4 samples") == 2
-    assert told.count("micro-batch statistics on the first batch: features differ by ") == 1
+    assert told.count("micro-batch statistics on the first 8 samples: features differ by ") == 1
 
 
 def test_gradients_of_one_rank_are_left_alone():

@@ -5,7 +5,6 @@ import time
 
 import pytest
 from rich.console import Console
-from toy_run import Stream
 
 from stec.training.log import Clock, Display, Timing, sentence
 
@@ -61,9 +60,3 @@ def test_a_terminal_gets_a_bar_which_is_gone_at_the_end():
 def test_the_sentence_names_the_losses_it_knows():
     values = {"train/loss": 4.5, "train/loss_id": 2.0, "probe/online/top1": 0.25, "train/lr": 0.1}
     assert sentence(5, 9, 1.5, values, None) == "step 5/9  epoch 1.50  loss 4.500  id 2.000  top1 0.250"
-
-
-def test_the_toy_stream_is_a_pure_function():
-    once, again = list(Stream().batches(1))[2], next(Stream().batches(1, first=2))
-    assert once.keys.equal(again.keys)
-    assert once.actions.equal(again.actions)

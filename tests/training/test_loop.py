@@ -9,8 +9,11 @@ from torch import nn
 from toy_run import Align, Stream, complete, go, model
 
 from stec.errors import NonFinite, UsageError
+from stec.evaluation.health import health
 from stec.training import checkpoint, gradient, prepare
+from stec.training.collapse import Watch
 from stec.training.options import Hardware, Training
+from stec.training.run import Run
 
 
 def lines(directory: Path) -> list[dict]:
@@ -38,7 +41,7 @@ def test_a_run_learns_and_tells(tmp_path, capfd):
     assert not any(name.startswith("time/") for line in told for name in line)
     assert stec.training
     shown = capfd.readouterr().out
-    for piece in ("2 x simclr", "train/loss_manip 1.79", "lr 0.01 at batch 256", "fp32", "step 90/90", "samples/s"):
+    for piece in ("2 x simclr", "train/loss_manip 1.79", "lr 0.01 -> peak 0.01", "fp32", "step 90/90", "samples/s"):
         assert piece in shown
     assert "collapsing" not in shown
     assert shown.splitlines()[-1] in (tmp_path / "train.log").read_text()
@@ -86,6 +89,39 @@ def test_collapse_is_named_once_and_only_where_it_happens(tmp_path, caplog):
     assert not any("collapsing" in r.getMessage() for r in caplog.records)
 
 
+def test_a_representation_that_was_never_there_is_named_too():
+    watch = Watch()
+    assert watch.look(1, 5e-4, 1.0) is None
+    assert "collapsing" in watch.look(10, 4e-4, 1.0)
+    steady = Watch()  # narrow from the start, but not collapsed
+    assert not any(steady.look(step, 0.01, 1.2) for step in range(5))
+
+
+def test_the_verdict_outlives_the_process(tmp_path):
+    """The report of a run that went on must say what an earlier part of it found."""
+    collapsing = {"epochs": 25, "log_every": 10, "checkpoint_every": 1000}
+    chosen = {"training": collapsing | {"stop_after": 140}, "optimizer": {"name": "adamw", "lr": 3e-2}}
+    go(tmp_path, stec=model(identity=Align()), **chosen)
+    verdict = checkpoint.load(tmp_path / "checkpoints" / "last")["log"]["watch"]["verdict"]
+    assert "collapsing" in verdict
+    seen = []
+    stop = Run.stop
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "stop", lambda run: (seen.append(run.verdict), stop(run)))
+        chosen["training"] = collapsing | {"stop_after": 145}
+        go(tmp_path, stec=model(identity=Align()), **chosen)
+    assert seen[0] == verdict
+    assert (tmp_path / "train.log").read_text().count("collapsing") == 1
+
+
+def test_the_health_of_a_step_is_the_evaluation_s():
+    with torch.no_grad():
+        features = model().encode(tuple(torch.randn(2, 20, 12)))
+    told = {name: float(total / count) for name, (total, count) in gradient.health(features).items()}
+    expected = health(features[0].pooled, features[0].pooled)
+    assert told == {"train/z_std": pytest.approx(expected["std"]), "train/rankme": pytest.approx(expected["rankme"])}
+
+
 def test_a_loss_that_is_not_finite_is_named(tmp_path):
     with pytest.raises(NonFinite) as caught:
         go(tmp_path, stream=Stream(poison=13), training={"log_every": 8})
@@ -98,11 +134,13 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path):
 
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
-    stec = model()
-    stec.probes["online"].linear.bias.register_hook(lambda g: g * torch.nan)
-    with pytest.raises(NonFinite, match=r"probes\.online\.linear\.bias|probe/online"):
+    stec, calls = model(), iter(range(1000))
+    stec.probes["online"].linear.bias.register_hook(lambda g: g * torch.nan if next(calls) >= 3 else g)
+    with pytest.raises(NonFinite, match=r"probes\.online\.linear\.bias .* step 4 .*step-00000003\.ckpt"):
         go(tmp_path, stec=stec, training={"checkpoint_every": 1, "log_every": 100})
-    assert all(checkpoint.load(p)["step"] <= 1 for p in checkpoint.stored(tmp_path / "checkpoints"))
+    states = [checkpoint.load(p) for p in checkpoint.stored(tmp_path / "checkpoints")]
+    assert [state["step"] for state in states] == [2, 3]
+    assert all(t.isfinite().all() for state in states for t in state["model"].values())
 
 
 def test_stop_after_leaves_early_and_the_run_is_not_finished(tmp_path):

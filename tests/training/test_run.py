@@ -13,7 +13,7 @@ import yaml
 from toy_run import go
 
 from stec.errors import UsageError
-from stec.training import checkpoint
+from stec.training import checkpoint, signals
 from stec.training.run import Run, flat
 
 SCRIPT = Path(__file__).parent / "toy_run.py"
@@ -155,23 +155,58 @@ def test_a_signal_ends_the_run_in_good_order(tmp_path, number, code):
     assert checkpoint.load(tmp_path / "checkpoints" / "last")["step"] >= 7
 
 
-def test_asked_twice_it_ends_at_once(tmp_path):
-    process = start(tmp_path, wait=6)
-    until(process, "now")
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGTERM, -signal.SIGINT)
+def test_asked_twice_with_some_emphasis_it_ends_at_once(tmp_path, monkeypatch):
+    """What comes several times at once, or from a scheduler, is one request; Ctrl-C a second later is another."""
+    now, ended = [100.0], []
+    monkeypatch.setattr(signals.time, "monotonic", lambda: now[0])
+    ears = signals.Ears()
+    try:
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            signal.raise_signal(number)
+            now[0] += 0.4
+        now[0] += 60
+        signal.raise_signal(signal.SIGTERM)
+        assert ears.heard == signal.SIGTERM
+        monkeypatch.setattr(signals.os, "kill", lambda process, number: ended.append((process, number)))
+        signal.raise_signal(signal.SIGINT)
+        assert ended == [(os.getpid(), signal.SIGINT)]
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL
+    finally:
+        ears.close()
 
 
 def test_handlers_and_loggers_are_as_before_afterwards(tmp_path):
     import logging
 
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), [*logging.getLogger("stec").handlers]
-    with Run(tmp_path):
+    with Run(tmp_path) as run:
+        run.start(1)
         assert signal.getsignal(signal.SIGTERM) != before[0]
     after = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), [*logging.getLogger("stec").handlers]
     assert before == after
+
+
+def test_outside_the_loop_a_signal_is_a_signal(tmp_path):
+    """While data are packed or baselines evaluated, nobody looks for it: it must not be swallowed."""
+    handlers = [signal.getsignal(number) for number in signals.HEARD]
+    with Run(tmp_path) as run:
+        assert [signal.getsignal(number) for number in signals.HEARD] == handlers
+        run.start(1)
+        signal.raise_signal(signal.SIGINT)
+        assert run.asked_to_stop(torch.device("cpu")) == signal.SIGINT
+        run.stop()
+        assert [signal.getsignal(number) for number in signals.HEARD] == handlers
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_going_back_compares_steps_not_names(tmp_path):
+    with Run(tmp_path) as run:
+        for run.step in (99_999_999, 100_000_000):
+            run.save({"step": run.step, "model": {}}, 9)
+    with Run(tmp_path, resume=str(tmp_path / "checkpoints" / "step-99999999.ckpt")) as run:
+        run.restore()
+    assert [checkpoint.step_of(p) for p in checkpoint.stored(tmp_path / "checkpoints")] == [99_999_999]
 
 
 def test_values_that_are_no_numbers_are_left_out_and_named(tmp_path, caplog):

@@ -1,14 +1,17 @@
 """Patches: train and test share no pixel, the same names give the same bytes, and the photographs are really there."""
 
+import inspect
 import io
 import json
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from stec.cli.recipes import own
 from stec.errors import UsageError
 from stec_vision.patches import PHOTOGRAPHS, Patches
 
@@ -111,6 +114,13 @@ def test_the_default_photographs_come_with_scikit_image():
     assert len(train) == 2 * len(PHOTOGRAPHS)
     assert all(pixels(s).shape == (32, 32, 3) for s in train)
     assert len(list(packer.samples("test"))) == len(PHOTOGRAPHS)
+
+
+def test_the_defaults_are_the_quickstarts():
+    recipe = yaml.safe_load((own() / "dataset/quickstart.yaml").read_text(encoding="utf-8"))["packer"]
+    parameters = inspect.signature(Patches).parameters
+    defaults = {name: p.default for name, p in parameters.items() if name != "source"}
+    assert {"name": "patches", **defaults, "photographs": list(PHOTOGRAPHS)} == recipe
 
 
 def test_the_defaults_have_enough_patches_of_every_photograph():

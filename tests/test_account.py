@@ -1,0 +1,59 @@
+"""What the report is told about a run: lines that can be typed, chance levels, and where the samples come from."""
+
+import shlex
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from stec import account
+from stec.data import Splits
+from stec.evaluation.features import Table
+from stec.report.facts import Column
+
+
+def shards(num=10, classes=(), fields=("jpg",)):
+    return SimpleNamespace(num_samples=num, meta={"classes": list(classes)}, fields=fields, folder="/shards/train")
+
+
+@pytest.mark.parametrize("place", ["runs/a", "my runs/it's", "$HOME/ü"])
+def test_the_lines_to_type_next_name_one_directory_whatever_it_is_called(place):
+    lines = [command.line for command in account._commands(SimpleNamespace(directory=place), reads=True)]
+    words = [shlex.split(line) for line in lines]
+    assert [line[0] for line in words] == ["stec-eval", "stec-export", "stec-eval", "stec-train"]
+    assert all(place in line or f"weights={place}" in line for line in words)
+    silent = account._commands(SimpleNamespace(directory=place), reads=False)
+    assert not [c for c in silent if "action" in c.line]  # there is nobody to ask
+
+
+def test_chance_is_the_commonest_class_of_the_test_split():
+    columns = [Column("eval/knn/top1", "k-NN"), Column("eval/action_bits/x", "x", "bits", 0.0, 2.6)]
+    shown = Table(torch.zeros(6, 2), torch.tensor([0, 1, 1, 1, -1, -1]))
+    splits = Splits(shards(), shards(), shards())
+    assert [c.chance for c in account._with_chance(columns, shown, splits)] == [0.75, 0.0]
+    assert [c.chance for c in account._with_chance(columns, shown, splits._replace(test=None))] == [None, 0.0]
+    unknown = Table(torch.zeros(2, 2), torch.tensor([-1, -1]))
+    assert [c.chance for c in account._with_chance(columns, unknown, splits)] == [None, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("labelled", "test", "config", "told"),
+    [
+        (shards(classes="ab"), shards(1200), {"data": "/photos"}, "/photos (1,200 held out, 2 classes)"),
+        (shards(fields=("cls", "jpg")), None, {}, "/shards/train (none held out, labels without names of classes)"),
+        (shards(), None, {"data": None}, "/shards/train (none held out, no labels)"),
+    ],
+)
+def test_the_data_are_named_as_the_user_did_with_what_is_held_out(labelled, test, config, told):
+    assert account._data(SimpleNamespace(config=config), Splits(labelled, labelled, test)) == told
+
+
+@pytest.mark.parametrize(
+    ("seconds", "resumed", "told"),
+    [
+        (100.4, False, "1 min 40 s, measuring included"),
+        (7320, True, "2 h 2 min, measuring included, since it went on from a checkpoint"),
+    ],
+)
+def test_the_time_that_it_took(seconds, resumed, told):
+    assert account._lasted(SimpleNamespace(seconds=seconds, resumed=resumed)) == told
