@@ -117,8 +117,9 @@ def _packed(name: str, source: str, packer: Callable[[str], Any], identity: dict
     root = cache() / f"{identity['name']}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
     with _locked(root.with_name(root.name + ".lock")):
         if not root.is_dir():
+            reads = packer(source)
             log.info("packing %s into %s (once)", source or name, root)
-            pack(packer(source), root)
+            pack(reads, root)
     return root
 
 

@@ -112,9 +112,11 @@ def _run(experiment: Experiment, directory: Run) -> None:
     settings, dataset, hardware = experiment.settings, experiment.dataset, experiment.hardware
     if not directory.main:
         distributed.barrier()  # the first rank packs, if anything is to be packed, for it is the one that says so
-    splits = open_data(dataset, settings.data, experiment.packer, experiment.packer.described())
-    if directory.main:
-        distributed.barrier()
+    try:
+        splits = open_data(dataset, settings.data, experiment.packer, experiment.packer.described())
+    finally:
+        if directory.main:
+            distributed.barrier()
     directory.say(_told(splits))
     batch_size = fitting(settings.batch_size, splits.train.num_samples)
     if batch_size < settings.batch_size:

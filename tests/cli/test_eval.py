@@ -131,7 +131,8 @@ def test_taps(place):
     assert len({row["health/std"] for row in rows}) == 3
 
 
-def test_what_is_packed_and_left_out_is_told_on_stderr(place, tmp_path, capsys):
+def test_what_is_packed_and_left_out_is_told_on_stderr(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("STEC_CACHE", str(tmp_path / ".cache"))
     for name in "ab":
         (tmp_path / f"{name}.png").write_bytes(picture(0, 0))
     words = [place / "run", f"data={tmp_path}", "packer=image_folder", "--num-workers", "0"]
