@@ -1,8 +1,10 @@
 """One experiment from its configuration to its report: check everything, find the data, build, train, measure, tell."""
 
 import copy
+import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -24,6 +26,10 @@ from stec.training.options import Hardware, Training
 from stec.training.ranks import ranks
 from stec.training.run import Run
 from stec.views import make_views
+
+# What training.epochs=null stands for: data of any size are passed over so often, but in fewer steps nothing is learnt.
+FEWEST_EPOCHS = 20
+FEWEST_STEPS = 1000
 
 MODEL = ("actions", "encoder", "identity", "manipulation")
 SECTIONS = ("dataset", *MODEL, "optimizer", "training", "hardware", "evaluation")
@@ -70,7 +76,10 @@ class Experiment:
         rest = {key: value for key, value in dataset.items() if key not in parts}
         self.dataset = Dataset(**checked(Dataset, rest, "dataset"))
         self.packer = build.part("packer", parts["packer"], "dataset.packer")
-        self.training = Training(**checked(Training, config["training"], "training"))
+        training = group(config["training"], "training")
+        self.lasts_as_needed = "epochs" in training and training["epochs"] is None
+        length = {"epochs": FEWEST_EPOCHS} if self.lasts_as_needed else {}
+        self.training = Training(**checked(Training, {**training, **length}, "training"))
         self.hardware = Hardware(**checked(Hardware, config["hardware"], "hardware"))
         self.optimizer = build.choice(OPTIMIZERS, config["optimizer"], "optimizer")
         self.suite, self.online_probe, self.baseline = _evaluation(config["evaluation"])
@@ -84,6 +93,12 @@ class Experiment:
         build.plan(self.spec)
         if self.baseline is not None:
             build.published_spec(self.baseline)
+
+    def lasting(self, per_epoch: int) -> Training:
+        """The options of training; training.epochs=null is FEWEST_EPOCHS, or as many as make FEWEST_STEPS."""
+        if not self.lasts_as_needed:
+            return self.training
+        return replace(self.training, epochs=max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / per_epoch)))
 
     def describe(self, splits: Splits) -> dict[str, Any]:
         """The spec, completed with what only the data can tell."""
@@ -146,6 +161,9 @@ def _run(experiment: Experiment, directory: Run) -> None:
         window=dataset.window,
         max_bad=dataset.max_bad,
     )
+    training = experiment.lasting(stream.steps_per_epoch)
+    if training.epochs > experiment.training.epochs:
+        directory.say(f"training.epochs: {training.epochs}, the fewest that make {FEWEST_STEPS:,} steps")
     complete = partial(make_views, space=space, pairs=stec.pairs, performed=decoder.performs, finish=decoder.finish)
     measure = Measure(experiment.suite, model, splits, hardware, dataset.max_bad)
     rows: dict[str, dict[str, float]] = {}
@@ -164,7 +182,7 @@ def _run(experiment: Experiment, directory: Run) -> None:
         stream,
         complete,
         experiment.optimizer(stec, batch_size),
-        experiment.training,
+        training,
         hardware,
         directory,
         evaluate,

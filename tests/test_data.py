@@ -45,7 +45,7 @@ def place(tmp_path, monkeypatch):
 
 def opened(data, identity=(), *, packer=Packer, **options):
     dataset = Dataset(**{"name": "toy", "needs_data": True} | options)
-    return open_data(dataset, None if data is None else str(data), packer, dict(identity))
+    return open_data(dataset, None if data is None else str(data), packer, {"name": "toys", **dict(identity)})
 
 
 def test_a_source_is_packed_once_and_the_splits_are_found(place):

@@ -145,4 +145,6 @@ def _groups() -> set[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(record(main)())
+    from stec.training.ranks import leave
+
+    leave(record(main)())

@@ -20,7 +20,7 @@ from toy_run import Stream, go, model
 
 from stec.errors import StecError
 from stec.training import checkpoint
-from stec.training.ranks import ranks
+from stec.training.ranks import leave, ranks
 
 
 def fixed_norms(**options):
@@ -140,4 +140,4 @@ def test_sigterm_stops_all_ranks_at_one_step(tmp_path):
 
 
 if __name__ == "__main__":
-    sys.exit(as_a_rank(*sys.argv[1:]))
+    leave(as_a_rank(*sys.argv[1:]))

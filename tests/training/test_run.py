@@ -186,8 +186,11 @@ def test_handlers_and_loggers_are_as_before_afterwards(tmp_path):
     assert before == after
 
 
-def test_outside_the_loop_a_signal_is_a_signal(tmp_path):
+def test_outside_the_loop_a_signal_is_a_signal(tmp_path, request):
     """While data are packed or baselines evaluated, nobody looks for it: it must not be swallowed."""
+    # A shell starts what it puts into the background with SIGINT ignored: here it is to mean what it usually does.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     handlers = [signal.getsignal(number) for number in signals.HEARD]
     with Run(tmp_path) as run:
         assert [signal.getsignal(number) for number in signals.HEARD] == handlers
