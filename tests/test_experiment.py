@@ -140,6 +140,16 @@ def test_the_spec_is_completed_by_the_data(config, monkeypatch):
     assert unwanted.describe(Splits(labelled, labelled, None))["num_classes"] == 0
 
 
+def test_without_a_number_of_epochs_there_are_enough_steps_whatever_the_size_of_the_data(config):
+    as_needed = Experiment(put(config, "training.epochs", None))
+    for per_epoch in (1, 7, 49, 50, 51, 781):
+        epochs = as_needed.lasting(per_epoch).epochs
+        assert epochs * per_epoch >= 1000
+        assert epochs == 20 or (epochs - 1) * per_epoch < 1000
+        assert epochs >= 20
+    assert Experiment(put(config, "training.epochs", 3)).lasting(7).epochs == 3
+
+
 def test_a_batch_is_no_larger_than_the_data(monkeypatch):
     assert fitting(128, 1000) == fitting(128, 128) == 128
     assert fitting(128, 55) == 55

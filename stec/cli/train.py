@@ -147,4 +147,4 @@ def _groups() -> set[str]:
 if __name__ == "__main__":
     from stec.training.ranks import leave
 
-    leave(record(main)())
+    leave(record(main)() or 0)
