@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 
 Item = TypeVar("Item")
 
@@ -131,7 +132,9 @@ class Display:
 
     def start(self, step: int, total: int) -> None:
         if self.console.is_terminal:
-            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
+            # The last column may be broken into lines: a narrow terminal shows all of it, too.
+            text = TextColumn("{task.description}", table_column=Column(overflow="fold"))
+            columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=16), text)
             self.bar = Progress(*columns, console=self.console, transient=True)
             self.task = self.bar.add_task("", total=total, completed=step)
             self.bar.start()
@@ -143,7 +146,7 @@ class Display:
     def line(self, text: str, last: bool) -> bool:
         """Show a line of progress; False if it was held back, to keep plain lines some seconds apart."""
         if self.bar is not None:
-            self.bar.update(self.task, description=text)
+            self.bar.update(self.task, description=text.partition("  ")[2])  # the step is there already
         now = time.monotonic()
         if not last and now - self.spoken < _PATIENCE:
             return False

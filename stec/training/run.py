@@ -185,7 +185,8 @@ class Run:
             self._display.start(self.step, total)
 
     def stop(self) -> None:
-        """The loop is left: signals mean what they meant before."""
+        """The loop is left: the bar goes, and signals mean what they meant before."""
+        self._display.close()
         if self._ears is not None:
             self._ears.close()
             self._ears = None

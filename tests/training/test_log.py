@@ -1,6 +1,7 @@
 """The clock, and what is shown with and without a terminal."""
 
 import io
+import re
 import time
 
 import pytest
@@ -48,13 +49,28 @@ def test_a_terminal_gets_a_bar_which_is_gone_at_the_end():
     display = Display(Console(file=out, force_terminal=True, width=200))
     display.start(3, 10)
     display.advance(4)
-    display.line("loss 1.234", last=False)
+    display.line("step 4/10  loss 1.234", last=False)
     display.bar.refresh()
     assert display.bar.tasks[0].completed == 4
     display.close()
     assert "loss 1.234" in out.getvalue()
     assert display.bar is None
     display.close()
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_terminal_shows_all_of_the_line(width):
+    out = io.StringIO()
+    display = Display(Console(file=out, force_terminal=True, width=width, color_system=None))
+    display.start(0, 12_000)
+    values = {"train/loss": 13.796, "train/loss_id": 5.981, "train/loss_manip": 1.834, "probe/online/top1": 0.117}
+    display.line(sentence(120, 12_000, 0.14, values, Timing(1234.5, 0.04, 4831)), last=False)
+    display.bar.refresh()
+    display.close()
+    words = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", " ", out.getvalue()).split())
+    assert "…" not in words
+    for part in ("step", "0/12000", "13.796", "1.834", "0.117", "samples/s,", "1:20:31"):
+        assert part in words
 
 
 def test_the_sentence_names_the_losses_it_knows():
