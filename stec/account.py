@@ -152,7 +152,7 @@ def _reader(model: Model) -> Binned | None:
 def _pictures(measure: Measure) -> tuple[tuple[Pair, ...], str]:
     """The first pairs of the split shown: the source with both windows, what was done, what the model reads."""
     model, shards = measure.model, measure.splits.test or measure.splits.labelled
-    views = next(iter(measure.pairs(shards, epoch=1)))
+    views = next(iter(measure.pairs("test")))
     num = min(_NUM_PICTURES, len(views.keys))
     actions = _actions(model, shards, views.keys[:num])
     reader = _reader(model)
@@ -197,7 +197,7 @@ def _predicted(measure: Measure, trained: Row) -> tuple[Predicted, ...]:
     if reader is None or model.stec is None:
         return ()
     true, read, valid, seen = [], [], [], 0
-    for views in measure.pairs(measure.splits.test or measure.splits.labelled, epoch=1):
+    for views in measure.pairs("test"):
         with frozen(model.stec):
             answer = reader.posterior(*(model.stec.encoder(x) for x in views.x[:2]))
         copy = views.copies[0, 1]

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stec.actions import ActionSpace
 from stec.errors import DataError, StecError, UsageError
-from stec.samples import Decoder, Source, Tally, make_batch, read_whole
+from stec.samples import Damaged, Decoder, Source, Tally, make_batch, read_whole
 from stec.shards.order import epoch_order
 from stec.steps import Steps
 from stec.views import Batch
@@ -26,6 +26,10 @@ Item = TypeVar("Item")
 
 PATIENCE = 600
 """Seconds after which workers that deliver nothing are given up."""
+
+
+MOST_PASSES = 10
+"""Pairs of views of one sample that are measured on, at most: of a handful of samples, more would tell no more."""
 
 
 class Stream:
@@ -85,14 +89,14 @@ def examples(
     num: int | None = None,
     batch_size: int = 256,
     num_workers: int = 0,
-    max_bad: float = 0.0,
+    tally: Tally | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The evaluation views uint8 [B, ...] and labels int64 [B] (-1: unknown) of all samples in stored order, or of
-    `num` of them, evenly spread; the last batch is smaller. Damaged samples, if max_bad allows any, are left out."""
+    `num` of them, evenly spread; the last batch is smaller. Damaged samples, if the tally allows any, are left out."""
     many = source.num_samples if num is None else min(num, source.num_samples)
     numbers = np.arange(many) * source.num_samples // many
     parts = np.split(numbers, range(batch_size, many, batch_size))
-    tally = Tally(max_bad, source.num_samples)
+    tally = tally or Tally(0.0, source.num_samples)
     for whole in _worked(partial(read_whole, source, decoder), parts, _checked(num_workers)):
         tally.count(whole.damaged)
         if whole.numbers:
@@ -106,19 +110,33 @@ def unshared(
     *,
     seed: int,
     epoch: int = 0,
+    num: int | None = None,
     batch_size: int = 256,
     num_workers: int = 0,
-    max_bad: float = 0.0,
+    tally: Tally | None = None,
 ) -> Iterator[Batch]:
     """Pairs of views of all samples, shuffled as in an epoch of training but not shared out: the same batches on every
-    rank, the last one smaller. For measuring."""
-    order = epoch_order(source.shard_sizes, seed=seed, epoch=epoch, window=len(source.shard_sizes))
-    parts = np.split(order, range(batch_size, source.num_samples, batch_size))
-    tally = Tally(max_bad, source.num_samples)
-    make = partial(make_batch, source, decoder, space, 2, seed, epoch)
-    for batch, damaged in _worked(make, parts, _checked(num_workers)):
+    rank, the last one of an epoch smaller. For measuring.
+
+    num: at least so many pairs, if MOST_PASSES give them: of fewer samples there are other views in the epochs epoch +
+    2, epoch + 4, ... (every other one, so that two measures of the same samples can share no pair).
+    """
+    passes = 1 if num is None else min(-(-num // source.num_samples), MOST_PASSES)
+    parts = []
+    for each in range(epoch, epoch + 2 * passes, 2):
+        order = epoch_order(source.shard_sizes, seed=seed, epoch=each, window=len(source.shard_sizes))
+        parts += [(each, part) for part in np.split(order, range(batch_size, source.num_samples, batch_size))]
+    tally = tally or Tally(0.0, source.num_samples)
+    for batch, damaged in _worked(partial(_pairs, source, decoder, space, seed), parts, _checked(num_workers)):
         tally.count(damaged)
         yield batch
+
+
+def _pairs(
+    source: Source, decoder: Decoder, space: ActionSpace, seed: int, part: tuple[int, np.ndarray]
+) -> tuple[Batch, list[Damaged]]:
+    epoch, numbers = part
+    return make_batch(source, decoder, space, 2, seed, epoch, numbers.tolist())
 
 
 def remake(
@@ -160,7 +178,7 @@ def _checked(num_workers: int) -> int:
     return num_workers
 
 
-def _worked(make: Callable[[Sequence[int]], Item], parts: Sequence[np.ndarray], num_workers: int) -> Iterator[Item]:
+def _worked(make: Callable[[Any], Item], parts: Sequence[Any], num_workers: int) -> Iterator[Item]:
     """make(part) of each part, in order, made ahead by worker processes; what goes wrong there is raised here."""
     loader: DataLoader[Any] = DataLoader(
         _Made(make),
@@ -187,10 +205,10 @@ def _worked(make: Callable[[Sequence[int]], Item], parts: Sequence[np.ndarray], 
 class _Made(Dataset[Any]):
     """make(part) as an item; an error is an item too, since torch would give it another type and many lines."""
 
-    def __init__(self, make: Callable[[Sequence[int]], Any]):
+    def __init__(self, make: Callable[[Any], Any]):
         self._make = make
 
-    def __getitem__(self, part: Sequence[int]) -> Any:
+    def __getitem__(self, part: Any) -> Any:
         try:
             return self._make(part)
         except (UsageError, DataError) as error:

@@ -18,6 +18,7 @@ from stec.evaluation.suite import Row, Sources, Suite
 from stec.loading import examples, unshared
 from stec.objective import STEC
 from stec.probe import OnlineProbe
+from stec.samples import Tally
 from stec.shards.reader import Shards
 from stec.training.options import Hardware
 from stec.views import Views, make_views
@@ -29,6 +30,7 @@ PAIR_SEED = 1_000_003
 # The raw input of large samples is too wide a table: beyond this many bytes its row is left out.
 MOST_RAW = 4 * 2**30
 ONLINE = "the probe that trained along on augmented views, read on the un-augmented test samples (the paper's on CIFAR)"
+_SPLITS = ("train", "test")
 
 
 class Begun(NamedTuple):
@@ -51,6 +53,8 @@ class Measure:
     def __init__(self, suite: Suite, model: Model, splits: Splits, hardware: Hardware, max_bad: float):
         self.suite, self.model, self.splits = suite, model, splits
         self.hardware, self.max_bad = hardware, max_bad
+        # One for each split: a damaged sample is told once, however often it is met.
+        self._tallies = [Tally(max_bad, shards.num_samples) for shards in self._splits()]
 
     def row(self, encoder: Encoder, projector: nn.Module | None = None, tap: str | None = None) -> Row:
         """{metric: value} of one encoder; with the projector that belongs to it, for tap="projector"."""
@@ -104,12 +108,11 @@ class Measure:
     def sources(self) -> Sources:
         """What the protocols read. Without a test split no label is used, and the pairs tested on are other views of
         the samples that the reader was fitted on."""
-        train, test = self._splits()
         return Sources(
             partial(self.samples, "train"),
             partial(self.samples, "test"),
-            partial(self.pairs, train),
-            partial(self.pairs, test, epoch=1),
+            partial(self.pairs, "train"),
+            partial(self.pairs, "test"),
             self.model.space.components,
         )
 
@@ -122,17 +125,25 @@ class Measure:
     def samples(self, split: str) -> Iterator[tuple[Tensor, Tensor]]:
         """Evaluation views of the "train" or "test" samples that are measured on, float, with their labels (-1 for all
         that stand in for a test split)."""
-        number = ("train", "test").index(split)
-        shards, num = self._splits()[number], self._most()[number]
+        number = _SPLITS.index(split)
+        shards, num, tally = self._splits()[number], self._most()[number], self._tallies[number]
         workers, known = self.hardware.num_workers, split == "train" or self.splits.test is not None
-        for x, y in examples(shards, self.model.decoder, num=num, num_workers=workers, max_bad=self.max_bad):
+        for x, y in examples(shards, self.model.decoder, num=num, num_workers=workers, tally=tally):
             yield self.model.decoder.finish(x), y if known else torch.full_like(y, -1)
 
-    def pairs(self, shards: Shards, epoch: int = 0) -> Iterator[Views]:
-        """Pairs of views of a split with their copies 0 -> 1, the same ones each time."""
+    def pairs(self, split: str) -> Iterator[Views]:
+        """Pairs of views of the "train" or "test" samples with their copies 0 -> 1, the same ones each time: as many as
+        the action reader wants, so of few samples several each."""
         decoder, space, device = self.model.decoder, self.model.space, self.hardware.device
-        workers = self.hardware.num_workers
+        number = _SPLITS.index(split)
         for batch in unshared(
-            shards, decoder, space, seed=PAIR_SEED, epoch=epoch, num_workers=workers, max_bad=self.max_bad
+            self._splits()[number],
+            decoder,
+            space,
+            seed=PAIR_SEED,
+            epoch=number,
+            num=self.suite.num_pairs[split],
+            num_workers=self.hardware.num_workers,
+            tally=self._tallies[number],
         ):
             yield make_views(batch.to(device), space, performed=decoder.performs, finish=decoder.finish)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -44,15 +45,17 @@ def columns(rows: Mapping[str, Row]) -> list[Column]:
 def print_table(rows: Mapping[str, Row], protocol: Mapping[str, str], held_out: bool) -> None:
     """Rows to the terminal; under them, how they were measured."""
     samples = "held-out samples" if held_out else "no held-out samples: other views of those learnt from"
-    table = Table(title=f"{samples}; action: bits of each component that a fresh reader finds in both views")
-    table.add_column("")
+    title = f"{samples}; action: bits of each component that a fresh reader finds in both views"
+    # Without upright lines, and a word a line in the heads: 80 characters are enough for any row.
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("", no_wrap=True)
     shown = columns(rows)
-    for column in shown:  # narrow enough for 80 characters a line
-        table.add_column(column.label.replace("_", "\n"), justify="right")
+    for column in shown:
+        table.add_column(column.label.replace("_", "\n").replace(" ", "\n"), justify="right", overflow="fold")
     for name, row in rows.items():
         table.add_row(name, *(_cell(column, row.get(column.key)) for column in shown))
     console = Console()
-    console.print(table)
+    console.print(table if shown else "Nothing could be measured: there are too few samples.")
     for start, words in protocol.items():
         console.print(f"{start}: {words}", style="dim", highlight=False)
 

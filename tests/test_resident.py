@@ -10,7 +10,7 @@ from stec import resident, steps
 from stec.errors import DataError, UsageError
 from stec.loading import Stream, examples
 from stec.resident import Resident
-from stec.samples import substitute
+from stec.samples import Tally, substitute
 
 
 def kept(source=None, decoder=None, kind=Resident, **options):
@@ -69,7 +69,7 @@ def test_the_time_it_took_is_told(caplog):
 def test_its_examples_are_those_of_the_source_and_not_decoded_again():
     decoder, damaged = Sources(), [3, 22]
     one = kept(memory(damaged=damaged), decoder, max_bad=0.2)
-    expected = list(examples(memory(damaged=damaged), Sources(), batch_size=23, max_bad=0.2))
+    expected = list(examples(memory(damaged=damaged), Sources(), batch_size=23, tally=Tally(0.2, 23)))
     decoder.whole = None
     found = list(one.examples(batch_size=8))
     assert [len(x) for x, _ in found] == [8, 8, 5]

@@ -143,5 +143,5 @@ def test_stec_eval_finds_the_numbers_of_the_table_again(place, whole):
     words = ["whole", "--device", "cpu", "--num-workers", "0", "--out", "again.json"]
     assert eval_command.main(words) == 0
     again = json.loads((place / "again.json").read_text())["rows"]["whole"]
-    # Not to the bit: while training, the weights lie in another memory format.
-    assert again == pytest.approx(json.loads((whole / "table.json").read_text())["rows"]["trained"], rel=1e-4)
+    # Not to the bit: while training, the weights lie in another memory format, and a reader is then trained on them.
+    assert again == pytest.approx(json.loads((whole / "table.json").read_text())["rows"]["trained"], rel=1e-3, abs=1e-3)

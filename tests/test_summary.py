@@ -1,0 +1,46 @@
+"""The table at the end of a run, on terminals of the usual width."""
+
+import math
+
+import pytest
+
+from stec.summary import columns, print_table
+
+COMPONENTS = ("linear_xx", "translation_x", "linear_yy", "translation_y")
+READ = {"eval/knn/top1": 0.375, "eval/linear/top1": 0.428}
+DONE = {f"eval/action_bits/{name}": -0.125 for name in COMPONENTS}
+CHANCE = {f"eval/action_chance/{name}": math.log(6) for name in COMPONENTS}
+ROWS = {"raw input": READ | DONE | CHANCE, "timm/resnet18": READ, "trained": READ | DONE | CHANCE}
+
+
+def test_columns_are_those_of_any_row_with_what_a_guesser_and_a_perfect_reader_get():
+    found = columns({"a": {"eval/linear/top1": 0.5, "health/std": 1.0}, "b": DONE | CHANCE})
+    assert [column.label for column in found] == ["linear", *COMPONENTS]
+    assert (found[1].chance, found[1].unit) == (0.0, "bits")
+    assert found[1].most == pytest.approx(math.log2(6))
+
+
+def test_all_of_the_table_is_read_on_80_characters(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table({**ROWS, "trained": ROWS["trained"] | {"eval/online/top1": 0.31}}, {"eval/knn": "k=20"}, held_out=True)
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 80
+    for words in (
+        "held-out samples",
+        "timm/resnet18",
+        "37.5%",
+        "42.8%",
+        "31.0%",
+        "-0.12",
+        "translation",
+        "eval/knn: k",
+    ):
+        assert words in said
+
+
+def test_without_a_held_out_split_or_anything_measured_the_table_says_so(capsys):
+    print_table(ROWS, {}, held_out=False)
+    assert "no held-out samples" in capsys.readouterr().out
+    print_table({"raw input": {}, "trained": {"health/std": 0.1}}, {}, held_out=True)
+    assert capsys.readouterr().out == "Nothing could be measured: there are too few samples.\n"
