@@ -13,6 +13,7 @@ from stec.data import Splits
 from stec.distributed import world_size
 from stec.evaluation.features import Table, extract, frozen
 from stec.evaluation.suite import Row
+from stec.losses import NEGATIVES
 from stec.manipulation.binned import Binned
 from stec.measure import Measure
 from stec.objective import STEC
@@ -61,16 +62,20 @@ def facts(
         predicted=_predicted(measure, rows["trained"]),
         predicted_from=f"Pairs of views of {held_out}, read by the manipulation model itself.",
         curves=read_curves(run.directory / "metrics.jsonl"),
-        chance=stec.chance() | {"train/loss_id": math.log(2 * _candidates(stec, batch_size) - 1)},
+        chance=_chance(stec, batch_size),
         map=drawn._replace(method=f"{drawn.method}, of {held_out}"),
         commands=_commands(run, reads=_reader(model) is not None),
     )
 
 
-def _candidates(stec: STEC, batch_size: int) -> int:
-    """How many samples an anchor of the identity model is told from, itself among them."""
-    local = any(getattr(term, "negatives", "global") == "local" for term in stec.identity.values())
-    return batch_size // world_size() if local else batch_size
+def _chance(stec: STEC, batch_size: int) -> dict[str, float]:
+    """Chance levels by metric; of NT-Xent too, which depends on how many samples an anchor is told from."""
+    levels = stec.chance()
+    for name, term in stec.identity.items():
+        if (negatives := getattr(term, "negatives", None)) in NEGATIVES:
+            among = batch_size // world_size() if negatives == "local" else batch_size
+            levels["train/loss_id" if len(stec.identity) == 1 else f"train/loss_id/{name}"] = math.log(2 * among - 1)
+    return levels
 
 
 def _lasted(run: Run) -> str:

@@ -20,7 +20,7 @@ from stec.objective import STEC, Term
 from stec.probe import OnlineProbe
 from stec.training import checkpoint
 
-SPEC_FORMAT = 1
+SPEC_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -80,16 +80,19 @@ def _options(node: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if key != "name"}
 
 
-def _terms(kind: str, node: Any) -> dict[str, tuple[float, Part]]:
-    """{name: (weight, part)}; empty if the node's name is "none"."""
-    if group(node, kind).get("name") == "none":
-        return {}
-    weight = node.get("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise UsageError(f"{kind}.weight={weight!r} has the wrong type: a number was expected.")
-    rest = {key: value for key, value in node.items() if key != "weight"}
-    term = part(kind, rest, kind)
-    return {term.name: (float(weight), term)}
+def _terms(kind: str, nodes: Any) -> dict[str, tuple[float, Part]]:
+    """{name: (weight, part)}. A node may carry the name of its class (its own key, if not); null nodes are left out."""
+    found = {}
+    for key, node in group(nodes, kind).items():
+        if node is None:
+            continue
+        where = f"{kind}.{key}"
+        weight = group(node, where).get("weight", 1.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float):
+            raise UsageError(f"{where}.weight={weight!r} has the wrong type: a number was expected.")
+        rest = {name: value for name, value in node.items() if name != "weight"}
+        found[str(key)] = float(weight), part(kind, {"name": key, **rest}, where)
+    return found
 
 
 def plan(spec: Mapping[str, Any]) -> Plan:
@@ -180,14 +183,13 @@ def _trained(path: Path, layer: str | None) -> Model:
 def _exported(folder: Path, layer: str | None) -> Model:
     spec, encoder, manipulation = export.read(folder)
     if manipulation is None:
-        spec = {**spec, "manipulation": {"name": "none"}}
+        spec = {**spec, "manipulation": {}}
     spec = _tapped(_known(spec, str(folder)), layer)
     built = model({**spec, "num_classes": 0})._replace(spec=spec)  # the probe stayed with the run
     checkpoint.fill(built.encoder, {built.encoder.prefix + name: t for name, t in encoder.items()}, str(folder))
     assert built.stec is not None
     if manipulation is not None:
-        (term,) = built.stec.manipulation.values()
-        checkpoint.fill(term, manipulation, str(folder))
+        checkpoint.fill(built.stec.manipulation, manipulation, str(folder))
     built.stec.eval()
     return built
 
@@ -201,8 +203,7 @@ def published_spec(source: str) -> dict[str, Any]:
         raise UsageError(
             f"{source}: ENCODER/NAME of a kind with published weights was expected, such as timm/resnet18."
         )
-    none = {"name": "none"}
-    return {"format": SPEC_FORMAT, "identity": none, "manipulation": none, **make.published(name)}
+    return {"format": SPEC_FORMAT, "identity": {}, "manipulation": {}, **make.published(name)}
 
 
 def _published(source: str, offline: bool = False) -> Model:

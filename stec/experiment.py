@@ -38,8 +38,8 @@ SECTIONS = ("dataset", *MODEL, "optimizer", "training", "hardware", "evaluation"
 class Settings:
     """The keys of a configuration that belong to no group.
 
-    batch_size: the global batch, over all ranks; data: what to learn from; weights: what to start from; run_dir and
-    resume: see Run; forward_views: see STEC.
+    batch_size: the global batch, over all ranks; num_views: views of each sample; data: what to learn from; weights:
+    what to start from; run_dir and resume: see Run; forward_views: see STEC.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Settings:
         name: str,
         seed: int,
         batch_size: int,
+        num_views: int,
         data: str | None,
         weights: str | None,
         forward_views: str,
@@ -58,6 +59,9 @@ class Settings:
             raise UsageError(f"seed={seed} must be at least 0 and below 2^31.")
         if batch_size < 2:
             raise UsageError(f"batch_size={batch_size} must be at least 2.")
+        if not 1 <= num_views <= 256:
+            raise UsageError(f"num_views={num_views} must be at least 1 and at most 256.")
+        self.num_views = num_views
         self.name, self.seed, self.batch_size, self.data, self.weights = name, seed, batch_size, data, weights
         self.forward_views = forward_views
         self.resume, self.run_dir = os.path.expanduser(resume), os.path.expanduser(run_dir)
@@ -141,6 +145,8 @@ def _run(experiment: Experiment, directory: Run) -> None:
     model = build.model(spec)
     assert model.stec is not None
     stec, decoder, space = model.stec, model.decoder, model.space
+    if settings.num_views < stec.num_views:
+        raise UsageError(f"num_views={settings.num_views} is too few: this objective compares {stec.num_views} views.")
     if experiment.suite.tap not in (readable := [*stec.encoder.dims, *(["projector"] if projector(stec) else [])]):
         raise UsageError(f"evaluation.tap={experiment.suite.tap} is unknown: {nearest(experiment.suite.tap, readable)}")
     if settings.weights is not None:
@@ -157,6 +163,7 @@ def _run(experiment: Experiment, directory: Run) -> None:
         decoder,
         space,
         batch_size=batch_size,
+        num_views=settings.num_views,
         seed=settings.seed,
         window=dataset.window,
         max_bad=dataset.max_bad,

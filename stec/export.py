@@ -1,7 +1,7 @@
 """The exported folder: weights under the names that others know, what they are in plain JSON, and a model card.
 
 model.safetensors         the encoder, names without `Encoder.prefix`
-manipulation.safetensors  the manipulation model with its fitted bins, if there is one
+manipulation.safetensors  the manipulation models with their fitted bins, if there are any
 stec.json                 format, spec (installed names and plain arguments, never an import path), sha256, metrics
 README.md                 the model card
 """
@@ -22,7 +22,7 @@ from stec.encoder import Encoder
 from stec.errors import UsageError
 from stec.model_card import card
 
-FORMAT = 1
+FORMAT = 2
 SPEC_NAME = "stec.json"
 WEIGHTS = "model.safetensors"
 MANIPULATION = "manipulation.safetensors"
@@ -30,7 +30,7 @@ CARD = "README.md"
 
 
 class Exported(NamedTuple):
-    """spec; state of the encoder under foreign names (without `Encoder.prefix`); of the manipulation model, or None."""
+    """spec; state of the encoder under foreign names (without its prefix); of the manipulation models, or None."""
 
     spec: dict[str, Any]
     encoder: dict[str, Tensor]
@@ -41,7 +41,7 @@ def export(
     folder: str | Path,
     spec: Mapping[str, Any],
     encoder: Encoder,
-    manipulation: nn.Module | None = None,
+    manipulation: nn.ModuleDict | None = None,
     *,
     metrics: Mapping[str, float] | None = None,
     protocol: Mapping[str, str] | None = None,

@@ -6,8 +6,8 @@ from typing import Any
 from torch import nn
 
 
-def card(name: str, about: Mapping[str, Any], lines: Sequence[str], manipulation: nn.Module | None) -> str:
-    """Markdown from the content of stec.json, the loading lines and the manipulation model (for its components)."""
+def card(name: str, about: Mapping[str, Any], lines: Sequence[str], manipulation: nn.ModuleDict | None) -> str:
+    """Markdown from the content of stec.json, the loading lines and the manipulation models (for their components)."""
     spec = about["spec"]
     sections = [
         f"---\nlibrary_name: stec\ntags: [self-supervised, feature-extraction]\n---\n\n# {name}\n",
@@ -38,9 +38,8 @@ def _origin(about: Mapping[str, Any]) -> str:
 
 def _facts(about: Mapping[str, Any]) -> dict[str, str]:
     spec = about["spec"]
-    parts = {
-        kind: _part(spec[kind]) for kind in ("encoder", "identity", "manipulation") if isinstance(spec.get(kind), dict)
-    }
+    parts = {"encoder": _part(spec["encoder"])}
+    parts |= {kind: _terms(spec[kind]) for kind in ("identity", "manipulation") if spec.get(kind)}
     if isinstance(spec.get("actions"), dict):
         parts["actions"] = ", ".join(spec["actions"])
     files = {f"sha256 of {name}": digest for name, digest in about["sha256"].items()}
@@ -54,10 +53,14 @@ def _part(node: Mapping[str, Any]) -> str:
     return f"{node.get('name', '?')} ({options})" if options else str(node.get("name", "?"))
 
 
-def _actions(manipulation: nn.Module, spec: Mapping[str, Any]) -> str:
-    components = getattr(manipulation, "components", ())
+def _terms(nodes: Mapping[str, Any]) -> str:
+    return ", ".join(_part({"name": name, **node}) for name, node in nodes.items() if node is not None)
+
+
+def _actions(manipulation: nn.ModuleDict, spec: Mapping[str, Any]) -> str:
+    components = [c for term in manipulation.values() for c in getattr(term, "components", ())]
     listed = "\n".join(f"* `{c.name}` in {c.unit}" for c in components)
-    source = f"`manipulation.safetensors` ({_part(spec['manipulation'])})" if "manipulation" in spec else "It"
+    source = f"`manipulation.safetensors` ({_terms(spec['manipulation'])})" if "manipulation" in spec else "It"
     text = (
         f"{source} answers q(action | x, x'): what was done between two views. It gives a probability for each bin of:"
     )

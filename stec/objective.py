@@ -48,11 +48,13 @@ class Term(nn.Module):
     """One addend of the objective: an identity model, a manipulation model or a probe.
 
     needs: outputs of the encoder it reads; couples_batch: whether an item's loss depends on the others of its batch
-    (then plain gradient accumulation is not exact); pairs: the efference copies it asks for.
+    (then plain gradient accumulation is not exact); num_views: the fewest views it can do with; pairs: the efference
+    copies it asks for.
     """
 
     needs: frozenset[str] = frozenset({"pooled"})
     couples_batch: bool = True
+    num_views: int = 1
     pairs: tuple[tuple[int, int], ...] = ()
 
     def before_step(self, encoder: Encoder, step: int, total: int) -> None:
@@ -122,15 +124,26 @@ class STEC(nn.Module):
         return tuple(dict.fromkeys(pair for _, _, term in self._terms() for pair in term.pairs))
 
     @property
+    def num_views(self) -> int:
+        """The fewest views that all terms can do with."""
+        paired = [view + 1 for pair in self.pairs for view in pair]
+        return max([1, *paired, *(term.num_views for _, _, term in self._terms())])
+
+    @property
     def couples_batch(self) -> bool:
         return any(term.couples_batch for _, _, term in self._terms())
 
     def chance(self) -> dict[str, float]:
         """{metric: chance level} of all terms."""
         levels: dict[str, float] = {}
-        for _, name, term in self._terms():
-            levels |= _renamed(term.chance(), name, levels)
+        for group, name, term in self._terms():
+            levels |= self._named(group, name, term.chance())
         return levels
+
+    def _named(self, group: str, name: str, found: Mapping[str, T]) -> dict[str, T]:
+        """Several terms of one group report under their own names: train/loss_id/cpc."""
+        alone = len(getattr(self, group)) == 1
+        return {(metric if alone else f"{metric}/{name}"): value for metric, value in found.items()}
 
     def describe(self) -> str:
         """One line for the start of a run: the weights, what each multiplies, and the chance levels."""
@@ -159,13 +172,18 @@ class STEC(nn.Module):
         grad_share: also measure train/grad_share_manip = |g_manip| / (|g_manip| + |g_id|), the norms of the weighted
         losses' gradients at the pooled features of all views (all ranks must ask at the same step).
         """
+        if len(features) < self.num_views:
+            raise UsageError(f"this objective compares {self.num_views} views, but the batch has {len(features)}.")
         losses: dict[str, Tensor] = {}
         sums: Sums = {}
         for group, name, term in self._terms():
             out: Out = term(features, views)
             weighted = self.weights[f"{group}.{name}"] * out.loss
             losses[group] = losses[group] + weighted if group in losses else weighted
-            sums |= _renamed(out.sums, name, sums)
+            sums |= self._named(group, name, out.sums)
+        for group, metric in (("identity", "train/loss_id"), ("manipulation", "train/loss_manip")):
+            if len(getattr(self, group)) > 1:
+                sums[metric] = tally(losses[group])
         objective = torch.stack([losses[group] for group in ("identity", "manipulation") if group in losses]).sum()
         sums["train/loss"] = tally(objective)
         felt = [f.pooled for f in features if f.pooled.requires_grad]
@@ -176,11 +194,6 @@ class STEC(nn.Module):
 
     def forward(self, views: Views, grad_share: bool = False) -> Out:
         return self.score(self.encode(views.x), views, grad_share)
-
-
-def _renamed(found: Mapping[str, T], name: str, taken: Mapping[str, T]) -> dict[str, T]:
-    """Two terms of one kind report under one metric's name: the later one adds its own."""
-    return {(f"{metric}/{name}" if metric in taken else metric): value for metric, value in found.items()}
 
 
 def _split(joint: Features, num: int) -> list[Features]:

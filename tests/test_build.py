@@ -17,15 +17,14 @@ SPEC: dict[str, Any] = {
     "encoder": {"name": "resnet", "width": 4, "taps": ["layer2"]},
     "decoder": {"name": "image"},
     "picture": {"name": "boxes"},
-    "identity": {"name": "simclr", "weight": 2.0, "hidden": 8, "out": 5},
-    "manipulation": {"name": "binned", "weight": 0.5, "hidden": 8},
+    "identity": {"simclr": {"weight": 2.0, "hidden": 8, "out": 5}},
+    "manipulation": {"binned": {"weight": 0.5, "hidden": 8}},
     "forward_views": "joint",
     "extents": [[20, 24], [32, 32]],
     "classes": ["a", "b", "c"],
     "num_classes": 3,
 }
 X = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-NONE = {"name": "none"}
 
 
 @pytest.fixture(autouse=True)
@@ -86,7 +85,10 @@ def test_a_part_is_a_class_with_its_arguments():
 @pytest.mark.parametrize("section", build.Plan._fields)
 @pytest.mark.parametrize("junk", [None, 3, "junk", [], {}, {"name": 7}, {"name": None}])
 def test_every_section_of_a_plan_is_checked(section, junk):
-    """{} stands for no action at all, which is refused when the space is made."""
+    """{} and a null node stand for none: no action at all is refused when the space is made, no term by STEC."""
+    if section in ("identity", "manipulation") and junk in ({}, {"name": None}):
+        assert build.plan({**SPEC, section: junk})._asdict()[section] == {}
+        return
     with pytest.raises(UsageError, match=r"^[^\n]+$"):
         build.space(build.plan({**SPEC, section: junk}))
     with pytest.raises(UsageError, match=rf"{section}.*=None has the wrong type"):
@@ -95,8 +97,21 @@ def test_every_section_of_a_plan_is_checked(section, junk):
 
 @pytest.mark.parametrize("weight", ["much", None, True, [1]])
 def test_a_weight_is_a_number(weight):
-    with pytest.raises(UsageError, match=r"identity\.weight=.* has the wrong type: a number was expected"):
-        build.plan({**SPEC, "identity": {"name": "simclr", "weight": weight}})
+    with pytest.raises(UsageError, match=r"identity\.simclr\.weight=.* has the wrong type: a number was expected"):
+        build.plan({**SPEC, "identity": {"simclr": {"weight": weight}}})
+
+
+def test_terms_are_told_by_their_keys_and_may_be_of_one_class():
+    terms = {"near": {"name": "simclr", "weight": 1}, "far": {"name": "simclr", "temperature": 0.9}, "simclr": None}
+    parts = build.plan({**SPEC, "identity": terms}).identity
+    assert [(name, weight, part.name, part.options) for name, (weight, part) in parts.items()] == [
+        ("near", 1.0, "simclr", {}),
+        ("far", 1.0, "simclr", {"temperature": 0.9}),
+    ]
+    with pytest.raises(UsageError, match=r"^identity\.far\.temperatur is unknown: did you mean 'temperature'\?"):
+        build.plan({**SPEC, "identity": {"far": {"name": "simclr", "temperatur": 0.9}}})
+    with pytest.raises(UsageError, match=r"^identity\.temperature=0\.9 has the wrong type: a group of keys"):
+        build.plan({**SPEC, "identity": {"temperature": 0.9}})
 
 
 def test_a_part_of_the_actions_may_be_left_out_or_called_otherwise():
@@ -115,11 +130,11 @@ def test_a_model_has_the_terms_and_weights_of_its_spec():
     assert list(model.space.parts) == ["affine_crop", "grayscale"]
     assert model.stec.encoder is model.encoder
     assert model.decoder.performs == 0
-    alone = build.model({**SPEC, "manipulation": NONE, "num_classes": 1})
+    alone = build.model({**SPEC, "manipulation": {}, "num_classes": 1})
     assert alone.stec.weights == {"identity.simclr": 2.0}
     assert "=" not in alone.stec.describe().removeprefix("loss = ").split("[")[0]
     with pytest.raises(UsageError, match="the objective is empty"):
-        build.model({**SPEC, "manipulation": NONE, "identity": NONE})
+        build.model({**SPEC, "manipulation": {}, "identity": {"simclr": None}})
     with pytest.raises(UsageError, match="forward_views='both' is unknown"):
         build.model({**SPEC, "forward_views": "both"})
 
@@ -129,7 +144,7 @@ def test_a_model_has_the_terms_and_weights_of_its_spec():
 
 def test_run_checkpoint_and_export_give_the_same_model(tmp_path):
     made = stored(tmp_path / "run")
-    export.export(tmp_path / "out", made.spec, made.encoder, made.stec.manipulation["binned"])
+    export.export(tmp_path / "out", made.spec, made.encoder, made.stec.manipulation)
     file = tmp_path / "run" / "checkpoints" / checkpoint.name(3)
     for source in (tmp_path / "run", file, tmp_path / "out"):
         model = build.load(str(source))
@@ -202,7 +217,7 @@ def test_a_stored_timm_model_fetches_nothing(tmp_path):
 
 def test_weights_start_an_encoder_by_name(tmp_path):
     made = stored(tmp_path)
-    other = build.model({**SPEC, "manipulation": NONE, "encoder": {**SPEC["encoder"], "taps": []}})
+    other = build.model({**SPEC, "manipulation": {}, "encoder": {**SPEC["encoder"], "taps": []}})
     build.weights(other.encoder, str(tmp_path))
     assert same(other.encoder, made.encoder)
     wide = build.model({**SPEC, "encoder": {**SPEC["encoder"], "width": 8}})

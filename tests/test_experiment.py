@@ -19,6 +19,7 @@ SETTINGS: dict[str, Any] = {
     "name": "toy",
     "seed": 0,
     "batch_size": 8,
+    "num_views": 2,
     "data": None,
     "weights": None,
     "forward_views": "joint",
@@ -96,6 +97,7 @@ def test_a_section_that_does_not_exist(node, config):
     [
         ({"seed": -1}, "seed=-1 must be at least 0 and below 2"),
         ({"seed": 2**31}, "seed=2147483648 must be"),
+        ({"num_views": 0}, "num_views=0 must be at least 1"),
         ({"batch_size": 1}, "batch_size=1 must be at least 2"),
     ],
 )

@@ -16,7 +16,7 @@ SPEC = {
     "format": 1,
     "actions": {"windows": {"size": 32, "scale": [0.08, 1.0]}},
     "encoder": {"name": "net", "width": 3},
-    "manipulation": {"name": "binned", "hidden": 8},
+    "manipulation": {"binned": {"hidden": 8}},
     "extents": ((32, 32),),
     "classes": [],
 }
@@ -44,7 +44,7 @@ def written(tmp_path):
         folder,
         SPEC,
         net,
-        binned,
+        nn.ModuleDict({"binned": binned}),
         metrics={"eval/knn/top1": 0.25, "eval/linear/top1": math.nan},
         protocol={"eval/knn": "k=20"},
         facts={"data": "toy, fingerprint 123"},
@@ -61,7 +61,7 @@ def test_round_trip(written):
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True))
     fresh = Binned({"pooled": 3}, Windows(), torch.tensor([[32, 32]]), hidden=8)
     assert not torch.equal(fresh.bins.edges, binned.bins.edges)
-    fresh.load_state_dict(manipulation)
+    nn.ModuleDict({"binned": fresh}).load_state_dict(manipulation)
     assert torch.equal(fresh.bins.edges, binned.bins.edges)
     a, b = (Features(torch.randn(5, 3, generator=torch.Generator().manual_seed(seed))) for seed in (1, 2))
     with torch.no_grad():
@@ -162,7 +162,7 @@ def lie(path, change):
         (lambda f: (f / SPEC_NAME).write_text('{"format": 1'), "not JSON"),
         (lambda f: (f / SPEC_NAME).write_bytes(b"\xff\xfe"), "not JSON"),
         (lambda f: (f / SPEC_NAME).write_text("[]"), "format"),
-        (lambda f: lie(f / SPEC_NAME, lambda a: a.update(format=2)), "format is 2"),
+        (lambda f: lie(f / SPEC_NAME, lambda a: a.update(format=1)), "format is 1"),
         (lambda f: lie(f / SPEC_NAME, lambda a: a.update(spec=[])), "no description"),
         (lambda f: lie(f / SPEC_NAME, lambda a: a.pop("sha256")), "what model.safetensors must contain"),
         (lambda f: lie(f / SPEC_NAME, lambda a: a["spec"].update(_target_="os.system")), "_target_"),

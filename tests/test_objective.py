@@ -158,12 +158,17 @@ class Counter(Term):
 
 def test_every_term_hears_of_a_step_and_reports_under_its_own_name():
     first, second = Counter(), Counter()
-    stec = STEC(TwoLayers(), {"one": (1.0, first), "two": (1.0, second)}, {}, {})
+    stec = STEC(TwoLayers(), {"one": (1.0, first), "two": (3.0, second)}, {}, {})
     stec.before_step(3, 10)
     assert first.seen == second.seen == (stec.encoder, 3, 10)
     assert not stec.couples_batch
-    assert {"train/loss_id", "train/loss_id/two", "train/loss"} == set(stec(some_views()).sums)
-    assert stec.chance() == {"train/loss_id": 0.5, "train/loss_id/two": 0.5}
+    sums = stec(some_views()).sums
+    assert {"train/loss_id", "train/loss_id/one", "train/loss_id/two", "train/loss"} == set(sums)
+    assert sums["train/loss_id"] == sums["train/loss"]  # the weighted sum of both
+    assert float(sums["train/loss_id"][0]) == pytest.approx(4 * float(sums["train/loss_id/two"][0]))
+    assert stec.chance() == {"train/loss_id/one": 0.5, "train/loss_id/two": 0.5}
+    alone = STEC(TwoLayers(), {"one": (1.0, first)}, {}, {})
+    assert {"train/loss_id", "train/loss"} == set(alone(some_views()).sums)
 
 
 def test_bf16_autocast_trains_every_parameter():
@@ -202,5 +207,6 @@ def test_bad_objectives_are_told_in_a_sentence():
         OnlineProbe(DIMS, 0)
     with pytest.raises(UsageError, match="negatives"):
         SimCLR(DIMS, negatives="none")
-    with pytest.raises(UsageError, match="two views"):
-        SimCLR(DIMS)((Features(torch.zeros(4, 8)),), some_views(4))
+    assert (model().num_views, STEC(TwoLayers(), {"one": (1.0, Counter())}, {}, {}).num_views) == (2, 1)
+    with pytest.raises(UsageError, match="this objective compares 2 views, but the batch has 1"):
+        model().score((Features(torch.zeros(4, 8)),), some_views(4))

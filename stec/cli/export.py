@@ -29,7 +29,6 @@ def main(argv: list[str] | None = None) -> int:
     out = arguments.out if arguments.out is not None else run / "exported"
     model = build.load(str(file))
     assert model.stec is not None
-    terms = list(model.stec.manipulation.values())
     state = checkpoint.load(file)
     metrics, protocol = _measured(run, file)
     if arguments.ema:
@@ -41,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         out,
         model.spec,
         model.encoder,
-        terms[0] if terms else None,
+        model.stec.manipulation if len(model.stec.manipulation) else None,
         metrics=metrics,
         protocol=protocol,
         facts=_facts(run, state),

@@ -20,6 +20,8 @@ class SimCLR(Term):
     temperature: divides the cosines; hidden, out: widths of the projector; negatives: "global" (all ranks) or "local".
     """
 
+    num_views = 2
+
     def __init__(
         self,
         dims: Mapping[str, int],
@@ -31,17 +33,17 @@ class SimCLR(Term):
     ):
         super().__init__()
         if not temperature > 0:
-            raise UsageError(f"identity.temperature={temperature} is out of range: it must be above 0.")
+            raise UsageError(f"identity.simclr.temperature={temperature} is out of range: it must be above 0.")
         if min(hidden, out) < 1:
-            raise UsageError(f"identity.hidden={hidden} and identity.out={out} must be at least 1.")
+            raise UsageError(f"identity.simclr.hidden={hidden} and identity.simclr.out={out} must be at least 1.")
         if negatives not in NEGATIVES:
-            raise UsageError(f"identity.negatives={negatives!r} is unknown: choose one of {', '.join(NEGATIVES)}.")
+            raise UsageError(
+                f"identity.simclr.negatives={negatives!r} is unknown: choose one of {', '.join(NEGATIVES)}."
+            )
         self.temperature, self.negatives = temperature, negatives
         self.projector = Projector(dims["pooled"], hidden, out)
 
     def forward(self, features: tuple[Features, ...], views: Views) -> Out:  # noqa: ARG002
-        if len(features) < 2:
-            raise UsageError(f"simclr compares two views, but the batch has {len(features)}.")
         # One call for both views: the projector's batch norm sees 2B samples, as the paper's does.
         z1, z2 = self.projector(torch.cat([features[0].pooled, features[1].pooled])).chunk(2)
         losses: Tensor = nt_xent(z1, z2, self.temperature, self.negatives)

@@ -73,9 +73,11 @@ class Binned(Term):
     ):
         super().__init__()
         if direction not in DIRECTIONS:
-            raise UsageError(f"manipulation.direction={direction!r} is unknown: choose one of {', '.join(DIRECTIONS)}.")
+            raise UsageError(
+                f"manipulation.binned.direction={direction!r} is unknown: choose one of {', '.join(DIRECTIONS)}."
+            )
         if hidden < 1:
-            raise UsageError(f"manipulation.hidden={hidden} is out of range: it must be at least 1.")
+            raise UsageError(f"manipulation.binned.hidden={hidden} is out of range: it must be at least 1.")
         if not space.components:
             raise UsageError("the manipulation model has nothing to predict: this action space has no components.")
         self.needs = frozenset({tap})

@@ -31,8 +31,8 @@ SPEC = {
     "encoder": {"name": "resnet", "width": 4, "taps": ["layer2"]},
     "decoder": DATASET["decoder"],
     "picture": DATASET["picture"],
-    "identity": {"name": "simclr", "hidden": 8, "out": 5},
-    "manipulation": {"name": "binned", "hidden": 8},
+    "identity": {"simclr": {"hidden": 8, "out": 5}},
+    "manipulation": {"binned": {"hidden": 8}},
     "forward_views": "joint",
     "extents": [[20, 24]],
     "classes": ["left", "lower"],
@@ -127,7 +127,7 @@ def test_the_averaged_encoder_is_exported_on_request(place, tmp_path, capsys):
 def test_taps(place):
     run = place / "run"
     rows = [measured(place, run, *words)["rows"][str(run)] for words in ([], ["tap=layer2"], ["tap=projector"])]
-    assert rows[2]["health/rankme"] <= 5 == SPEC["identity"]["out"]
+    assert rows[2]["health/rankme"] <= 5 == SPEC["identity"]["simclr"]["out"]
     assert len({row["health/std"] for row in rows}) == 3
 
 
@@ -237,7 +237,7 @@ def test_a_model_without_a_manipulation_model_cannot_be_asked(place, tmp_path, c
     model = build.load(str(place / "run"))
     from stec.export import export
 
-    export(tmp_path / "alone", {**model.spec, "manipulation": {"name": "none"}}, model.encoder)
+    export(tmp_path / "alone", {**model.spec, "manipulation": {}}, model.encoder)
     (tmp_path / "a.png").write_bytes(picture(0, 0))
     image = str(tmp_path / "a.png")
     assert main(["action", image, image, "--model", str(tmp_path / "alone")]) == 2

@@ -60,7 +60,7 @@ def test_without_labels_the_table_speaks_of_actions_only(place, capsys):
     flat.mkdir()
     for path in (place / "pictures").rglob("*.png"):
         shutil.copy(path, flat)
-    assert main([*TINY, "data=flat", "run_dir=unlabelled", "manipulation.yoked=true"]) == 0
+    assert main([*TINY, "data=flat", "run_dir=unlabelled", "manipulation.binned.yoked=true"]) == 0
     for row in json.loads((place / "unlabelled" / "table.json").read_text())["rows"].values():
         assert {name.split("/")[0] for name in row} == {"eval", "health"}
         assert {name.split("/")[1] for name in row if name.startswith("eval")} == {

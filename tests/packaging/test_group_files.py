@@ -6,18 +6,17 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stec.catalogue import find
+from stec.catalogue import find, names
 from stec.cli.recipes import own
 from stec.nodes import checked, keywords
 
 NODES = [
     *((path, "encoder", (), {"name"}) for path in own().glob("encoder/*.yaml")),
-    *((path, "identity", (), {"name", "weight"}) for path in own().glob("identity/*.yaml")),
-    *((path, "manipulation", (), {"name", "weight"}) for path in own().glob("manipulation/*.yaml")),
     *((path, "packer", ("packer",), {"name"}) for path in own().glob("dataset/*.yaml")),
     *((path, "decoder", ("decoder",), {"name"}) for path in own().glob("dataset/*.yaml")),
 ]
 ACTIONS = sorted(own().glob("actions/*.yaml"))
+TERMS = [(kind, path) for kind in ("identity", "manipulation") for path in sorted(own().glob(f"{kind}/*.yaml"))]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -38,9 +37,6 @@ def test_a_group_file_is_the_signature_of_its_class(path, kind, inside, ours):
     node = read(path)
     for step in inside:
         node = node[step]
-    if kind == "manipulation" and node["name"] == "none":
-        assert node == {"name": "none"}
-        return
     assert ours <= node.keys()
     fits(find(kind, node["name"]), {key: value for key, value in node.items() if key not in ours}, str(path))
 
@@ -53,8 +49,19 @@ def test_an_action_file_is_the_signatures_of_its_parts(path):
         fits(find("action_space", name), node, f"{path.stem}.{name}")
 
 
+@pytest.mark.parametrize(("kind", "path"), TERMS, ids=[f"{kind}/{path.stem}" for kind, path in TERMS])
+def test_the_file_of_a_model_holds_its_weight_and_signature_under_its_name(kind, path):
+    if path.stem == "none":
+        assert read(path) == {}
+        return
+    ((name, node),) = read(path).items()
+    assert name == path.stem
+    assert next(iter(node)) == "weight"
+    fits(find(kind, name), {key: value for key, value in node.items() if key != "weight"}, f"{kind}.{name}")
+
+
 def test_there_is_a_file_for_every_identity_and_manipulation_model():
-    assert {path.stem for path in own().glob("identity/*.yaml")} == {"simclr"}
-    assert {path.stem for path in own().glob("manipulation/*.yaml")} == {"binned", "none"}
+    assert {path.stem for kind, path in TERMS if kind == "identity"} == set(names("identity"))
+    assert {path.stem for kind, path in TERMS if kind == "manipulation"} == {*names("manipulation"), "none"}
     assert NODES
     assert ACTIONS

@@ -33,7 +33,9 @@ PAPER = {
     ("cifar10_simclr_stec",): CIFAR,
     ("cifar100_simclr_stec",): CIFAR,
     ("cifar100_simclr_stec_published",): CIFAR,
-    ("cifar100_simclr_stec", "encoder=resnet50_cifar", "identity.hidden=1024"): CIFAR._replace(hidden=1024, depth=50),
+    ("cifar100_simclr_stec", "encoder=resnet50_cifar", "identity.simclr.hidden=1024"): CIFAR._replace(
+        hidden=1024, depth=50
+    ),
     ("stl10_simclr_stec",): Row(1024, 1000, 1.2, 0.2, 0.3, 512, 128, 1.0, 96, 0.5, 0.2, "stl", 18),
     ("imagenet_simclr_stec",): Row(1680, 100, 1.96875, 0.1, 0.6, 2048, 128, 1.0, 224, 0.5, 0.2, "imagenet", 50),
 }
@@ -56,7 +58,7 @@ def composed(recipe: str, *words: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("words", "paper"), ALL.items(), ids=map(" ".join, ALL))
 def test_the_numbers_are_the_papers(words, paper):
     config = composed(*words)
-    identity, manipulation, actions = config["identity"], config["manipulation"], config["actions"]
+    identity, manipulation, actions = config["identity"]["simclr"], config["manipulation"], config["actions"]
     optimizer, encoder, training = config["optimizer"], config["encoder"], config["training"]
     strengths = {name: actions["color_jitter"][name] for name in ("brightness", "contrast", "saturation", "hue")}
     assert paper == Row(
@@ -64,7 +66,7 @@ def test_the_numbers_are_the_papers(words, paper):
         epochs=training["epochs"],
         peak=pytest.approx(optimizer["lr"] * SCALES[optimizer["scale"]](config["batch_size"] / 256)),
         temperature=identity["temperature"],
-        weight=manipulation.get("weight", paper.weight),
+        weight=manipulation["binned"]["weight"] if manipulation else paper.weight,
         hidden=identity["hidden"],
         out=identity["out"],
         colour=pytest.approx(strengths["brightness"] / 0.8),
@@ -90,9 +92,10 @@ def test_the_numbers_are_the_papers(words, paper):
     if paper.blur:
         assert actions["gaussian_blur"] == {"p": 0.5, "kernel": 0.1, "sigma": [0.1, 2.0]}
     assert (encoder["width"], encoder["zero_init_residual"]) == (64, paper.depth == 50)
-    if manipulation["name"] != "none":
-        assert (manipulation["name"], manipulation["num_bins"], manipulation["hidden"]) == ("binned", 6, 512)
-        assert (manipulation["direction"], manipulation["tap"]) == ("forward", "pooled")
+    if manipulation:
+        (binned,) = manipulation.values()
+        assert (binned["num_bins"], binned["hidden"]) == (6, 512)
+        assert (binned["direction"], binned["tap"]) == ("forward", "pooled")
 
 
 def test_stl_10_is_learnt_on_its_unlabelled_pictures():

@@ -85,7 +85,7 @@ def test_a_recipe_opens_with_what_it_is_its_evidence_and_its_command(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_says_which_lambda_it_takes(name):
-    weighted = composed(f"recipe={name}")["manipulation"]["name"] != "none"
+    weighted = bool(composed(f"recipe={name}")["manipulation"])
     assert any("lambda" in line for line in head(name)) == weighted
 
 
@@ -103,8 +103,8 @@ def test_the_baseline_differs_in_the_manipulation_model_only(name):
     plain, whole = (flat(composed(f"recipe={n}")) for n in (name, f"{name}_stec"))
     differ = {key for key in plain.keys() | whole.keys() if plain.get(key, "absent") != whole.get(key, "absent")}
     assert {key for key in differ if not key.startswith("manipulation.")} == {"name", "run_dir"}
-    assert plain["manipulation.name"] == "none"
-    assert (whole["manipulation.bins"], whole["manipulation.yoked"]) == ("equal_mass", False)
+    assert composed(f"recipe={name}")["manipulation"] == {}
+    assert (whole["manipulation.binned.bins"], whole["manipulation.binned.yoked"]) == ("equal_mass", False)
     assert whole["actions.affine_crop.frame"] == "ego"
 
 
@@ -116,7 +116,7 @@ def test_the_published_recipe_is_the_authors_release():
     config = composed("recipe=cifar100_simclr_stec_published", "encoder.width=4")
     assert config["actions"]["affine_crop"]["frame"] == "published"
     assert config["forward_views"] == "joint"
-    assert (config["identity"]["weight"], config["manipulation"]["weight"]) == (2.0, 1.0)
+    assert (config["identity"]["simclr"]["weight"], config["manipulation"]["binned"]["weight"]) == (2.0, 1.0)
     spec = {**Experiment(config).spec, "extents": [[32, 32]], "classes": [], "num_classes": 0}
     stec = build.model(spec).stec
     assert stec.weights == {"identity.simclr": 2.0, "manipulation.binned": 1.0}
@@ -148,6 +148,6 @@ def test_two_steps_of_a_recipe(name, shards, tmp_path, monkeypatch):
     for line in lines:
         assert math.isfinite(line["train/loss"])
         assert line["train/loss_id"] > 0
-    if config["manipulation"]["name"] != "none":
+    if config["manipulation"]:
         assert lines[0]["train/loss_manip"] == pytest.approx(math.log(6), abs=0.5)
         assert 0 < lines[0]["train/grad_share_manip"] < 1
