@@ -12,7 +12,7 @@ from stec.actions import Component
 from stec.errors import UsageError
 from stec.frames import published
 
-KINDS = ("equal_mass", "uniform", "published")
+KINDS = ("equal_mass", "uniform", "published", "log")
 
 # An atom that lies on a quantile must fall on one side of it in any precision: edges stand this much above, in units of
 # the component's spread (float32 noise is a hundred times smaller, the distance of neighbouring atoms much larger).
@@ -27,8 +27,13 @@ class Bins(nn.Module):
 
     components: C of them; values float64 [N, C] with valid bool [N, C]: draws from the action space; kind: "equal_mass"
     (edges at quantiles: chance is ln K), "uniform" (equal widths over [low, high], or between the .5 % and 99.5 %
-    quantiles where those are infinite), "published" (the authors' release). Except for "published", discrete components
-    get one bin per level and circular ones num_bins equal arcs.
+    quantiles where those are infinite), "published" (the authors' release), "log" (widths grow in proportion to the
+    distance from 0: fine steps between near values, coarse ones between far). Except for "published", discrete
+    components get one bin per level and circular ones num_bins equal arcs.
+
+    "log" divides the magnitudes, from the .5 % to the 99.5 % quantile of those above 0, into parts of equal ratio. If
+    the draws take one sign, these are the bins. If they take both, either side has the same parts, mirrored: with an
+    even num_bins there is an edge at 0, with an odd one the innermost parts of the two sides are one bin around 0.
 
     edges [C, K-1], +inf where a component has fewer bins; centres [C, K]: the median draw of each bin; num_bins
     int64 [C]; chance [C]: entropy of the bins in nats; majority [C]: the accuracy of always naming the fullest bin.
@@ -126,6 +131,8 @@ def _fit(component: Component, drawn: Tensor, kind: str, num_bins: int) -> Tenso
         return (levels[1:] + levels[:-1]) / 2
     if component.period > 0:
         return _origin(component) + component.period * fractions
+    if kind == "log":
+        return _log_edges(drawn, num_bins)
     drawn = drawn.sort().values
     if kind == "uniform":
         low = component.low if component.low > float("-inf") else _at(drawn, 0.005)
@@ -141,6 +148,21 @@ def _fit(component: Component, drawn: Tensor, kind: str, num_bins: int) -> Tenso
     below = torch.searchsorted(drawn, edges, right=True)
     keep = (below < len(drawn)) & (torch.diff(below, prepend=torch.zeros(1, dtype=torch.long)) > 0)
     return edges[keep]
+
+
+def _log_edges(drawn: Tensor, num_bins: int) -> Tensor:
+    """num_bins - 1 ascending edges whose magnitudes are a geometric series."""
+    sizes = drawn.abs()[drawn != 0].sort().values
+    if len(sizes) == 0:
+        sizes = torch.ones(1, dtype=torch.float64)  # draws of nothing but 0: any edges will do
+    low, high = _at(sizes, 0.005), _at(sizes, 0.995)
+    both = bool(drawn.min() < 0 < drawn.max())
+    parts = -(-num_bins // 2) if both else num_bins
+    outer = low * (high / low) ** (torch.arange(1, parts, dtype=torch.float64) / parts)
+    if not both:
+        return outer if drawn.max() > 0 else -outer.flip(0)
+    inner = outer.new_zeros(1 - num_bins % 2)
+    return torch.cat([-outer.flip(0), inner, outer])
 
 
 def _at(ordered: Tensor, fraction: float) -> float:

@@ -17,9 +17,23 @@ from stec.modality import API_VERSION, KINDS, Modality
 GROUP = "stec.modalities"
 
 CORE: dict[str, dict[str, str]] = {
-    "identity": {"simclr": "stec.identity.simclr:SimCLR"},
-    "manipulation": {"binned": "stec.manipulation.binned:Binned"},
+    "identity": {
+        "simclr": "stec.identity.simclr:SimCLR",
+        "cpc": "stec.identity.cpc:CPC",
+        "time_insensitive": "stec.identity.time_insensitive:TimeInsensitive",
+    },
+    "manipulation": {
+        "binned": "stec.manipulation.binned:Binned",
+        "frame_offset": "stec.manipulation.frame_offset:FrameOffset",
+    },
 }
+
+
+class Installed(NamedTuple):
+    """A modality that can be read, and the distribution that brings it."""
+
+    distribution: str
+    modality: Modality
 
 
 class Entry(NamedTuple):
@@ -53,6 +67,17 @@ def names(kind: str) -> tuple[str, ...]:
     return tuple(sorted(_declared(kind)[0]))
 
 
+def installed() -> tuple[list[Installed], list[str]]:
+    """All modalities that can be read, and a sentence for each that cannot."""
+    found, broken = [], []
+    for point in _installed():
+        try:
+            found.append(Installed(_owner(point), _read(point)))
+        except UsageError as error:
+            broken.append(str(error))
+    return found, broken
+
+
 def load(kind: str, name: str, entry: Entry) -> type[Any]:
     """Import the class of an entry; UsageError names the distribution whose fault it is."""
     module, _, attribute = entry.target.partition(":")
@@ -73,14 +98,8 @@ def _declared(kind: str) -> tuple[dict[str, Entry], list[str]]:
     if kind not in (*CORE, *KINDS):
         raise UsageError(f"there is no kind {kind!r} of part: {nearest(kind, (*CORE, *KINDS))}")
     known = {name: Entry(target, "stec") for name, target in CORE.get(kind, {}).items()}
-    broken = []
-    for point in _installed():
-        owner = _owner(point)
-        try:
-            modality = _read(point)
-        except UsageError as error:
-            broken.append(str(error))
-            continue
+    found, broken = installed()
+    for owner, modality in found:
         for name, target in modality.parts.get(kind, {}).items():
             if name in known:
                 raise UsageError(

@@ -22,10 +22,14 @@ class Encoder(nn.Module):
     """A network x -> Features. `dims` tells the width of each output and layer by name ("pooled" always).
 
     prefix: what the names of its state have in front of those by which others know this network ("" if nothing).
+    hop: samples of the signal between two frames of local and context (0: it gives no sequence); centre: the sample,
+    numbered from 0, that frame 0 is centred on.
     """
 
     dims: dict[str, int]
     prefix: str = ""
+    hop: int = 0
+    centre: float = 0.0
 
     def forward(self, x: Tensor) -> Features:
         raise NotImplementedError

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from stec.actions import ActionSpace
 from stec.errors import DataError, StecError, UsageError
-from stec.samples import Damaged, Decoder, Source, Tally, make_batch, read_whole
+from stec.samples import Damaged, Decoder, Source, Tally, example, make_batch, read_whole
 from stec.shards.order import epoch_order
 from stec.steps import Steps
 from stec.views import Batch
@@ -93,14 +93,38 @@ def examples(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The evaluation views uint8 [B, ...] and labels int64 [B] (-1: unknown) of all samples in stored order, or of
     `num` of them, evenly spread; the last batch is smaller. Damaged samples, if the tally allows any, are left out."""
-    many = source.num_samples if num is None else min(num, source.num_samples)
-    numbers = np.arange(many) * source.num_samples // many
-    parts = np.split(numbers, range(batch_size, many, batch_size))
+    numbers = _spread(source, num)
+    parts = np.split(numbers, range(batch_size, len(numbers), batch_size))
     tally = tally or Tally(0.0, source.num_samples)
     for whole in _worked(partial(read_whole, source, decoder), parts, _checked(num_workers)):
         tally.count(whole.damaged)
         if whole.numbers:
             yield whole.x, whole.labels
+
+
+def each(
+    source: Source,
+    read: Callable[[Mapping[str, bytes], Mapping[str, Any]], Item | None],
+    *,
+    num: int | None = None,
+    num_workers: int = 0,
+    tally: Tally | None = None,
+) -> Iterator[Item]:
+    """read(members, meta) of all samples in stored order, or of `num` of them, evenly spread: one at a time. None, and
+    damaged samples, if the tally allows any, are left out."""
+    tally = tally or Tally(0.0, source.num_samples)
+    numbers = _spread(source, num).tolist()
+    for found in _worked(partial(example, source, read=read), numbers, _checked(num_workers)):
+        if isinstance(found, Damaged):
+            tally.count([found])
+        elif found is not None:
+            yield found
+
+
+def _spread(source: Source, num: int | None) -> np.ndarray:
+    """The numbers of all samples, or of `num` of them, evenly spread."""
+    many = source.num_samples if num is None else min(num, source.num_samples)
+    return np.arange(many) * source.num_samples // many
 
 
 def unshared(

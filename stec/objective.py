@@ -25,6 +25,7 @@ from stec.errors import UsageError
 from stec.views import Views
 
 FORWARD_VIEWS = ("joint", "separate")
+LOSSES = {"identity": "train/loss_id", "manipulation": "train/loss_manip"}
 Sums = dict[str, tuple[Tensor, Tensor]]
 T = TypeVar("T")
 
@@ -48,13 +49,14 @@ class Term(nn.Module):
     """One addend of the objective: an identity model, a manipulation model or a probe.
 
     needs: outputs of the encoder it reads; couples_batch: whether an item's loss depends on the others of its batch
-    (then plain gradient accumulation is not exact); num_views: the fewest views it can do with; pairs: the efference
-    copies it asks for.
+    (then plain gradient accumulation is not exact); num_views: the fewest views it can do with; reads_group: whether
+    it needs to know which samples belong together; pairs: the efference copies it asks for.
     """
 
     needs: frozenset[str] = frozenset({"pooled"})
     couples_batch: bool = True
     num_views: int = 1
+    reads_group: bool = False
     pairs: tuple[tuple[int, int], ...] = ()
 
     def before_step(self, encoder: Encoder, step: int, total: int) -> None:
@@ -133,17 +135,22 @@ class STEC(nn.Module):
     def couples_batch(self) -> bool:
         return any(term.couples_batch for _, _, term in self._terms())
 
+    @property
+    def reads_group(self) -> bool:
+        return any(term.reads_group for _, _, term in self._terms())
+
     def chance(self) -> dict[str, float]:
         """{metric: chance level} of all terms."""
         levels: dict[str, float] = {}
         for group, name, term in self._terms():
-            levels |= self._named(group, name, term.chance())
+            levels |= self._named(group, name, term.chance(), levels)
         return levels
 
-    def _named(self, group: str, name: str, found: Mapping[str, T]) -> dict[str, T]:
-        """Several terms of one group report under their own names: train/loss_id/cpc."""
-        alone = len(getattr(self, group)) == 1
-        return {(metric if alone else f"{metric}/{name}"): value for metric, value in found.items()}
+    def _named(self, group: str, name: str, found: Mapping[str, T], taken: Mapping[str, T]) -> dict[str, T]:
+        """Several terms of one group report their losses (and what another one reports) under their own names:
+        train/loss_id/cpc."""
+        shared = {*taken, *(LOSSES.values() if len(getattr(self, group)) > 1 else ())}
+        return {(f"{metric}/{name}" if metric in shared else metric): value for metric, value in found.items()}
 
     def describe(self) -> str:
         """One line for the start of a run: the weights, what each multiplies, and the chance levels."""
@@ -159,7 +166,7 @@ class STEC(nn.Module):
     def encode(self, xs: tuple[Tensor, ...]) -> tuple[Features, ...]:
         """Features of each of V views [B, ...]; neighbours of one shape share a call if forward_views is "joint"."""
         if self.forward_views == "separate":
-            return tuple(self.encoder(x) for x in xs)
+            return tuple(_split(self.encoder(x), 1)[0] for x in xs)
         features: list[Features] = []
         for _, same in groupby(xs, key=lambda x: x.shape):
             group = list(same)
@@ -170,7 +177,7 @@ class STEC(nn.Module):
         """Eq. 2 on encoded views. Out.loss is what to differentiate, probes included; train/loss leaves the probes out.
 
         grad_share: also measure train/grad_share_manip = |g_manip| / (|g_manip| + |g_id|), the norms of the weighted
-        losses' gradients at the pooled features of all views (all ranks must ask at the same step).
+        losses' gradients at the encoder's outputs (all ranks must ask at the same step).
         """
         if len(features) < self.num_views:
             raise UsageError(f"this objective compares {self.num_views} views, but the batch has {len(features)}.")
@@ -180,14 +187,14 @@ class STEC(nn.Module):
             out: Out = term(features, views)
             weighted = self.weights[f"{group}.{name}"] * out.loss
             losses[group] = losses[group] + weighted if group in losses else weighted
-            sums |= self._named(group, name, out.sums)
-        for group, metric in (("identity", "train/loss_id"), ("manipulation", "train/loss_manip")):
+            sums |= self._named(group, name, out.sums, sums)
+        for group, metric in LOSSES.items():
             if len(getattr(self, group)) > 1:
                 sums[metric] = tally(losses[group])
-        objective = torch.stack([losses[group] for group in ("identity", "manipulation") if group in losses]).sum()
+        objective = torch.stack([losses[group] for group in LOSSES if group in losses]).sum()
         sums["train/loss"] = tally(objective)
-        felt = [f.pooled for f in features if f.pooled.requires_grad]
-        if grad_share and felt and {"identity", "manipulation"} <= losses.keys():
+        felt = [t for f in features for t in _felt(f)]
+        if grad_share and felt and LOSSES.keys() <= losses.keys():
             mine, theirs = _gradient_norm(losses["manipulation"], felt), _gradient_norm(losses["identity"], felt)
             sums["train/grad_share_manip"] = tally(mine / (mine + theirs).clamp(min=1e-30))
         return Out(objective + losses["probes"] if "probes" in losses else objective, sums)
@@ -197,7 +204,8 @@ class STEC(nn.Module):
 
 
 def _split(joint: Features, num: int) -> list[Features]:
-    """Features of `num` equal batches, one after the other, taken apart again."""
+    """Features of `num` equal batches, one after the other, taken apart again; each a tensor of its own, so that the
+    gradient at one output is not also counted at another from which it was made."""
 
     def parts(t: Tensor | None) -> list[Tensor | None]:
         return [None] * num if t is None else list(t.chunk(num))
@@ -207,6 +215,12 @@ def _split(joint: Features, num: int) -> list[Features]:
         layers = [{name: t.chunk(num)[i] for name, t in joint.layers.items()} for i in range(num)]
     local, context, frames = parts(joint.local), parts(joint.context), parts(joint.frames)
     return [Features(*row) for row in zip(joint.pooled.chunk(num), local, context, frames, layers, strict=True)]
+
+
+def _felt(features: Features) -> list[Tensor]:
+    """All outputs that a gradient goes back to the encoder by."""
+    outputs = [features.pooled, features.local, features.context, *(features.layers or {}).values()]
+    return [t for t in outputs if t is not None and t.requires_grad]
 
 
 def _gradient_norm(loss: Tensor, features: list[Tensor]) -> Tensor:

@@ -26,8 +26,8 @@ CHUNK = 256
 class Resident:
     """A source of batches equal to those of a `Stream` bit for bit, for decoders that leave all actions to the device.
 
-    x: the sources, uint8 [N, ...] on `device`; labels int64 [N]. steps_per_epoch, replaced: as in Stream, but damaged
-    samples are found, logged and held against max_bad (a share of all samples) at the start.
+    x: the sources, uint8 [N, ...] on `device`; labels and groups int64 [N]. steps_per_epoch, replaced: as in Stream,
+    but damaged samples are found, logged and held against max_bad (a share of all samples) at the start.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Resident:
         self._steps = Steps(source, batch_size=batch_size, seed=seed, window=window, shuffle=shuffle)
         self._space, self._num_views, self._seed = space, num_views, seed
         self._where = source.where
-        self.x, self._extents, self.labels, self._sound = _decoded(
+        self.x, self._extents, self.labels, self.groups, self._intact = _decoded(
             source, decoder, Tally(max_bad, source.num_samples), device
         )
         self.replaced = 0
@@ -66,25 +66,26 @@ class Resident:
         return (self._batch(epoch, part) for part in self._steps.parts(epoch, first))
 
     def examples(self, *, batch_size: int = 256) -> Iterator[tuple[Tensor, Tensor]]:
-        """The evaluation views uint8 [B, ...] and labels int64 [B] of all sound samples in stored order."""
-        for numbers in torch.from_numpy(np.flatnonzero(self._sound)).split(batch_size):
+        """The evaluation views uint8 [B, ...] and labels int64 [B] of all intact samples in stored order."""
+        for numbers in torch.from_numpy(np.flatnonzero(self._intact)).split(batch_size):
             yield self.x[numbers.to(self.x.device)], self.labels[numbers]
 
     def _batch(self, epoch: int, part: np.ndarray) -> Batch:
         numbers = torch.tensor([self._standing_in(epoch, int(number)) for number in part])
         keys = make_keys(self._seed, epoch, numbers)
         actions = sample_views(self._space, keys, self._extents[numbers], self._num_views)
-        return Batch((self.x[numbers.to(self.x.device)],), actions, keys, labels=self.labels[numbers])
+        x = self.x[numbers.to(self.x.device)]
+        return Batch((x,), actions, keys, self.groups[numbers], self.labels[numbers])
 
     def _standing_in(self, epoch: int, sample: int) -> int:
         """The sample itself, or the one that a Stream would find in its place if it is damaged."""
         number = sample
         for attempt in range(1, TRIES + 1):
-            if self._sound[number]:
+            if self._intact[number]:
                 break
             self.replaced += 1
-            number = substitute(len(self._sound), self._seed, epoch, sample, attempt)
-        if not self._sound[number]:
+            number = substitute(len(self._intact), self._seed, epoch, sample, attempt)
+        if not self._intact[number]:
             raise DataError(
                 f"{self._where(sample)} is damaged, and the {TRIES} samples drawn in its place are damaged as well."
             )
@@ -92,12 +93,13 @@ class Resident:
 
 
 class _Decoded(NamedTuple):
-    """Of all N samples: x [N, ...], extents int64 [N, d], labels int64 [N] and which are sound, bool [N]."""
+    """Of all N samples: x [N, ...], extents int64 [N, d], labels and groups int64 [N]; which are intact, bool [N]."""
 
     x: Tensor
     extents: Tensor
     labels: Tensor
-    sound: np.ndarray
+    groups: Tensor
+    intact: np.ndarray
 
 
 def _decoded(source: Source, decoder: Decoder, tally: Tally, device: torch.device | str) -> _Decoded:
@@ -115,13 +117,14 @@ def _decoded(source: Source, decoder: Decoder, tally: Tally, device: torch.devic
                     torch.empty((num, *whole.x.shape[1:]), dtype=whole.x.dtype),
                     torch.zeros((num, whole.extents.shape[1]), dtype=torch.int64),
                     torch.full((num,), -1),
+                    torch.full((num,), -1),
                     np.zeros(num, dtype=bool),
                 )
             if whole.x.shape[1:] != table.x.shape[1:]:
                 raise differing(source, (known, table.x.shape[1:]), (whole.numbers[0], whole.x.shape[1:]))
-            for column, part in ((table.x, whole.x), (table.extents, whole.extents), (table.labels, whole.labels)):
-                column[whole.numbers] = part
-            table.sound[whole.numbers] = True
+            for name in ("x", "extents", "labels", "groups"):
+                getattr(table, name)[whole.numbers] = getattr(whole, name)
+            table.intact[whole.numbers] = True
     if table is None:
         raise DataError(f"all {num} samples are damaged.")
     logging.getLogger("stec").info(

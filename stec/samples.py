@@ -6,9 +6,9 @@ an action, d dimensions of an extent.
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,8 @@ from stec.actions import ActionSpace, sample_views
 from stec.errors import DataError, StecError, UsageError
 from stec.rng import bits, make_keys
 from stec.views import Batch
+
+T = TypeVar("T")
 
 TRIES = 5
 """How many samples are drawn, one after the other, to stand in for a damaged one."""
@@ -71,11 +73,13 @@ class Damaged(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """Samples without any action: x [B, ...], extents int64 [B, d], labels int64 [B], numbers; and the damaged ones."""
+    """Samples without any action: x [B, ...], extents int64 [B, d], labels and groups int64 [B], numbers; and the
+    damaged ones."""
 
     x: Tensor
     extents: Tensor
     labels: Tensor
+    groups: Tensor
     numbers: list[int]
     damaged: list[Damaged]
 
@@ -116,7 +120,7 @@ def make_batch(
 ) -> tuple[Batch, list[Damaged]]:
     """The batch of these samples, and the damaged ones among them: their rows hold, and their keys name, other samples.
 
-    DataError if nothing sound can be found in place of a damaged one; UsageError if sizes differ within the batch.
+    DataError if nothing intact can be found in place of a damaged one; UsageError if sizes differ within the batch.
     """
     numbers = [int(sample) for sample in samples]
     rows: list[_Row | None] = [None] * len(numbers)
@@ -131,30 +135,31 @@ def make_batch(
         pending = [slot for slot in pending if rows[slot] is None]
         for slot in pending:
             numbers[slot] = substitute(source.num_samples, seed, epoch, int(samples[slot]), attempt)
-    sound = [row for row in rows if row is not None]
-    if len(sound) < len(rows):
+    intact = [row for row in rows if row is not None]
+    if len(intact) < len(rows):
         raise DataError(f"{damaged[0].reason}, and the {TRIES} samples drawn in its place are damaged as well.")
-    x = tuple(stack(source, numbers, views) for views in zip(*(row.x for row in sound), strict=True))
-    actions = torch.stack([row.actions for row in sound], dim=1)
-    labels = torch.tensor([row.label for row in sound])
-    return Batch(x, actions, make_keys(seed, epoch, torch.tensor(numbers)), labels=labels), damaged
+    x = tuple(stack(source, numbers, views) for views in zip(*(row.x for row in intact), strict=True))
+    actions = torch.stack([row.actions for row in intact], dim=1)
+    groups, labels = (torch.tensor([getattr(row, name) for row in intact]) for name in ("group", "label"))
+    return Batch(x, actions, make_keys(seed, epoch, torch.tensor(numbers)), groups, labels), damaged
 
 
 def read_whole(source: Source, decoder: Decoder, samples: Sequence[int]) -> Whole:
-    """Evaluation views, extents and labels of these samples; damaged ones are left out. UsageError if sizes differ."""
-    sound, x, damaged = [], [], []
+    """Evaluation views of these samples and what goes with them, without the damaged. UsageError if sizes differ."""
+    intact, x, damaged = [], [], []
     for sample in samples:
         try:
             opened = _open(source, decoder, int(sample))
             with _named(source, opened.number):
                 x.append(decoder.whole(opened.raw))
-            sound.append(opened)
+            intact.append(opened)
         except DataError as error:
             damaged.append(Damaged(int(sample), str(error).removesuffix(".")))
-    numbers = [one.number for one in sound]
-    labels = torch.tensor([one.label for one in sound], dtype=torch.int64)
+    numbers = [one.number for one in intact]
+    labels = torch.tensor([one.label for one in intact], dtype=torch.int64)
+    groups = torch.tensor([one.group for one in intact], dtype=torch.int64)
     views = stack(source, numbers, x) if x else torch.empty(0)
-    return Whole(views, torch.tensor([one.extent for one in sound]), labels, numbers, damaged)
+    return Whole(views, torch.tensor([one.extent for one in intact]), labels, groups, numbers, damaged)
 
 
 def substitute(num_samples: int, seed: int, epoch: int, sample: int, attempt: int) -> int:
@@ -179,6 +184,16 @@ def differing(source: Source, one: tuple[int, Sequence[int]], other: tuple[int, 
     )
 
 
+def example(source: Source, number: int, read: Callable[[Mapping[str, bytes], Mapping[str, Any]], T]) -> T | Damaged:
+    """read(members, meta) of one sample, or why it is damaged."""
+    try:
+        members = source.read(number)
+        with _named(source, number):
+            return read(members, source.meta)
+    except DataError as error:
+        return Damaged(number, str(error).removesuffix("."))
+
+
 def extent(source: Source, decoder: Decoder, number: int) -> tuple[int, ...]:
     """The size of one sample, as its actions are drawn for; DataError names it if it is damaged."""
     return _open(source, decoder, number).extent
@@ -196,14 +211,16 @@ class _Opened(NamedTuple):
     raw: bytes
     extent: tuple[int, ...]
     label: int
+    group: int
 
 
 class _Row(NamedTuple):
-    """One sample of a batch: x, 1 source or V views; actions [V, P]; its label."""
+    """One sample of a batch: x, 1 source or V views; actions [V, P]; its label and its group."""
 
     x: tuple[Tensor, ...]
     actions: Tensor
     label: int
+    group: int
 
 
 def _make_rows(
@@ -224,7 +241,7 @@ def _make_rows(
             try:
                 with _named(source, one.number):
                     x = decoder(one.raw, own if decoder.performs else None)
-                made[place] = _Row(x, own, one.label)
+                made[place] = _Row(x, own, one.label, one.group)
             except DataError as error:
                 made[place] = Damaged(one.number, str(error).removesuffix("."))
     return [made[place] for place in range(len(numbers))]
@@ -239,7 +256,9 @@ def _open(source: Source, decoder: Decoder, number: int) -> _Opened:
                 f"nothing to decode: there is {', '.join(members)}, wanted is one of {', '.join(decoder.extensions)}"
             )
         raw = members[extension]
-        return _Opened(number, raw, tuple(decoder.extent(raw)), _label(members, source.meta))
+        num_classes = len(source.meta.get("classes") or ())
+        label, group = _number(members, "cls", "label", num_classes), _number(members, "group", "group")
+        return _Opened(number, raw, tuple(decoder.extent(raw)), label, group)
 
 
 @contextmanager
@@ -260,16 +279,16 @@ def _origin(source: Source, number: int) -> str:
     return source.where(number)
 
 
-def _label(members: Mapping[str, bytes], meta: Mapping[str, Any]) -> int:
-    """The number in the member `cls`, -1 (unknown) without one; DataError unless it is one of the classes, if known."""
-    if "cls" not in members:
+def _number(members: Mapping[str, bytes], extension: str, what: str, num: int = 0) -> int:
+    """The whole number in a member, -1 (unknown) without one; DataError unless it is below `num`, if that is known."""
+    if extension not in members:
         return -1
-    text = members["cls"].decode("utf-8", "replace").strip()
-    num_classes = len(meta.get("classes") or ())
+    text = members[extension].decode("utf-8", "replace").strip()
     try:
-        label = int(text)
+        number = int(text)
     except ValueError:
-        raise DataError(f"the label {text[:40]!r} is not a whole number") from None
-    if not -1 <= label < (num_classes or 2**31):
-        raise DataError(f"the label {label} is not one of the {num_classes or 'possible'} classes")
-    return label
+        raise DataError(f"the {what} {text[:40]!r} is not a whole number") from None
+    if not -1 <= number < (num or 2**31):
+        known = f"one of the {num} classes" if num else "from -1 to 2^31 - 1"
+        raise DataError(f"the {what} {text[:40]} is not {known}")
+    return number

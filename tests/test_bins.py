@@ -67,13 +67,14 @@ def test_what_is_rarer_than_a_heavy_atom_has_its_own_bin_on_either_side(rare):
         assert torch.bincount(bins.assign(values[:, None])[:, 0]).tolist() == list(masses)
 
 
-def test_levels_get_one_bin_each_and_periods_equal_arcs():
+@pytest.mark.parametrize("kind", ["equal_mass", "uniform", "log"])
+def test_levels_get_one_bin_each_and_periods_equal_arcs(kind):
     speed = Component("speed", "1", levels=(0.9, 1.0, 1.1))
     angle = Component("angle", "rad", period=2 * math.pi)
     values = torch.stack(
         [torch.tensor([0.9, 1.0, 1.1]).double().repeat(2000), grid(-3 * math.pi, 3 * math.pi, 6000)], 1
     )
-    bins = Bins([speed, angle], values, torch.ones_like(values, dtype=torch.bool), kind="equal_mass", num_bins=4)
+    bins = Bins([speed, angle], values, torch.ones_like(values, dtype=torch.bool), kind=kind, num_bins=4)
     assert bins.num_bins.tolist() == [3, 4]
     assert torch.isinf(bins.edges[0, 2])
     assert torch.allclose(bins.edges[1], torch.tensor([-math.pi / 2, 0, math.pi / 2], dtype=torch.float64))
@@ -90,6 +91,42 @@ def test_uniform_takes_the_declared_range_or_the_outer_quantiles():
     outer = fitted(grid(0, 1000, 100001), Component("c", "s"), kind="uniform", num_bins=2)
     assert outer.edges.item() == pytest.approx(500, abs=0.1)
     assert torch.isfinite(ranged.centres).all()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_log_bins_of_one_sign_are_a_geometric_series_between_the_outer_quantiles(sign):
+    """Between e^0 and e^6 the log-uniform law has equal mass in parts of equal ratio."""
+    draws = sign * grid(0, 6, 100001).exp()
+    bins = fitted(draws, Component("c", "s"), kind="log")
+    low, high = 0.03, 5.97  # .5 % and 99.5 % of the way
+    expected = (low + (high - low) * torch.arange(1, 6) / 6).double()
+    edges = (sign * bins.edges[0]).log()
+    torch.testing.assert_close(edges if sign > 0 else edges.flip(0), expected, rtol=0, atol=1e-3)
+    assert bins.chance.item() == pytest.approx(math.log(6), abs=1e-3)
+
+
+@pytest.mark.parametrize("num_bins", [2, 3, 6, 7, 8])
+def test_log_bins_of_both_signs_are_symmetric_about_zero_and_every_one_is_hit(num_bins):
+    draws = grid(-8, 8, 40001)
+    bins = fitted(draws, Component("c", "half-windows"), kind="log", num_bins=num_bins)
+    edges = bins.edges[0]
+    assert torch.equal(edges, -edges.flip(0))
+    assert (0.0 in edges.tolist()) == (num_bins % 2 == 0)
+    parts = (num_bins + 1) // 2
+    low, high = 8 * 0.005, 8 * 0.995  # of magnitudes, which are uniform between 0 and 8
+    expected = [low * (high / low) ** (j / parts) for j in range(1, parts)]
+    torch.testing.assert_close(edges[edges > 0], torch.tensor(expected).double(), rtol=2e-3, atol=0)
+    number = bins.assign(draws[:, None])[:, 0]
+    assert (number.diff() >= 0).all()
+    assert torch.equal(number.unique(), torch.arange(num_bins))
+    assert bins.assign(torch.tensor([[-1e9], [1e9]]))[:, 0].tolist() == [0, num_bins - 1]
+
+
+def test_log_bins_are_a_matter_of_ratios_and_zeros_tell_nothing_of_them():
+    values = torch.cat([grid(-3, 5) ** 3, torch.zeros(5000).double()])
+    one, ten = (fitted(values * scale, Component("c", "s"), kind="log", num_bins=9) for scale in (1, 10))
+    torch.testing.assert_close(10 * one.edges, ten.edges)
+    torch.testing.assert_close(fitted(values[:6001], Component("c", "s"), kind="log", num_bins=9).edges, one.edges)
 
 
 def test_published_is_the_release():
@@ -109,7 +146,7 @@ def test_constant_components_are_found_among_valid_draws():
 
 
 def test_bad_input_is_told_in_a_sentence():
-    with pytest.raises(UsageError, match="equal_mass, uniform, published"):
+    with pytest.raises(UsageError, match="equal_mass, uniform, published, log"):
         fitted(grid(0, 1), Component("c", "s"), kind="quantile")
     with pytest.raises(UsageError, match="at least 2"):
         fitted(grid(0, 1), Component("c", "s"), num_bins=1)

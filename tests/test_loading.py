@@ -104,6 +104,37 @@ def test_a_label_that_is_no_class_is_damage(text):
     assert len(str(error.value)) < 200
 
 
+@pytest.mark.parametrize("decoder", [Sources(), Corners()], ids=["sources", "views"])
+def test_a_sample_brings_its_group_and_without_one_it_is_unknown(decoder):
+    source = memory(8, None)
+    for number in (0, 3, 6):
+        source.samples[number] = source.samples[number] | {"group": f" {900 + number}\n".encode()}
+    source.samples[5] = source.samples[5] | {"group": b"-1"}
+    batches = list(stream(source, decoder).batches(0))
+    which = torch.cat([batch.keys[:, 2] for batch in batches])
+    group = torch.cat([batch.group for batch in batches])
+    assert group.dtype == torch.int64
+    assert group.tolist() == [900 + n if n in (0, 3, 6) else -1 for n in which.tolist()]
+
+
+def test_a_stand_in_brings_its_own_group():
+    source = memory(23, damaged=[5])
+    for number, sample in enumerate(source.samples):
+        sample["group"] = str(number).encode()
+    (batch,) = stream(source, batch_size=23, max_bad=0.2, shuffle=False).batches(0)
+    assert 5 not in batch.group
+    assert torch.equal(batch.group, batch.keys[:, 2])
+
+
+@pytest.mark.parametrize("text", [b"anna", b"", b"1.5", b"-2", b"2147483648", b"9" * 4000])
+def test_a_group_that_is_no_whole_number_is_damage(text):
+    source = memory(8, None)
+    source.samples[6]["group"] = text
+    with pytest.raises(DataError, match=r"^toy-0.tar: 0006: the group .* not ") as error:
+        list(stream(source).batches(0))
+    assert len(str(error.value)) < 200
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_batches_hold_bytes_until_the_device(num_workers):
     batch = next(stream(num_workers=num_workers).batches(0))

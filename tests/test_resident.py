@@ -53,6 +53,15 @@ def test_and_those_with_damaged_samples(monkeypatch, caplog):
     assert one.replaced == other.replaced > 0
 
 
+def test_groups_are_those_of_a_stream_and_unknown_without_one():
+    source = memory(damaged=[4])
+    for number in range(0, 23, 2):
+        source.samples[number]["group"] = str(100 + number).encode()
+    one, other = kept(source, max_bad=0.2), stream(source, max_bad=0.2)
+    assert_same(list(one.batches(1)), list(other.batches(1)))
+    assert one.groups.tolist() == [100 + n if n % 2 == 0 and n != 4 else -1 for n in range(23)]
+
+
 def test_sources_stay_bytes():
     one = kept()
     assert one.x.dtype == torch.uint8
