@@ -12,14 +12,16 @@ from stec.build import Model
 from stec.data import Splits
 from stec.distributed import world_size
 from stec.evaluation.features import Table, extract, frozen
+from stec.evaluation.probes import table as rows_of
 from stec.evaluation.suite import Row
 from stec.losses import NEGATIVES
 from stec.manipulation.binned import Binned
 from stec.measure import Measure
 from stec.objective import STEC
+from stec.report.charts import NUM_COLOURS
 from stec.report.curves import read_curves
-from stec.report.facts import Column, Command, Facts, Pair, Predicted
-from stec.report.projection import flat_map
+from stec.report.facts import Column, Command, Facts, Map, Pair, Predicted
+from stec.report.projection import flat_map, most_frequent
 from stec.samples import extent, payload
 from stec.shards.reader import Shards
 from stec.training.run import Run
@@ -27,6 +29,8 @@ from stec.views import Views
 
 _NUM_PICTURES = 6
 _NUM_READ = 1000
+_NUM_MAPPED = 1500  # points of a probe's map, from at most so many samples:
+_NUM_MAPPED_SAMPLES = 64
 
 
 def facts(
@@ -39,7 +43,6 @@ def facts(
     pairs, pairs_from = _pictures(measure)
     table = extract(stec.encoder, measure.samples("test"), device=measure.hardware.device)
     held_out = "held-out samples" if splits.test is not None else "the training samples (there is no test split)"
-    drawn = flat_map(table.x.numpy(), table.y.numpy(), tuple(splits.classes))
     return Facts(
         name=name,
         trained=f"{_named(model.spec['encoder'])}, trained on {splits.train.num_samples:,} samples without labels.",
@@ -63,7 +66,7 @@ def facts(
         predicted_from=f"Pairs of views of {held_out}, read by the manipulation model itself.",
         curves=read_curves(run.directory / "metrics.jsonl"),
         chance=_chance(stec, batch_size),
-        map=drawn._replace(method=f"{drawn.method}, of {held_out}"),
+        maps=_maps(measure, table, held_out),
         commands=_commands(run, reads=_reader(model) is not None),
     )
 
@@ -76,6 +79,31 @@ def _chance(stec: STEC, batch_size: int) -> dict[str, float]:
             among = batch_size // world_size() if negatives == "local" else batch_size
             levels["train/loss_id" if len(stec.identity) == 1 else f"train/loss_id/{name}"] = math.log(2 * among - 1)
     return levels
+
+
+def _maps(measure: Measure, table: Table, held_out: str) -> tuple[Map, ...]:
+    """The pooled features of samples, coloured by their labels; and of each probe that reads several places of one
+    sample, what the encoder says at these, coloured by what the probe reads."""
+    stec, classes = measure.model.stec, tuple(measure.splits.classes)
+    assert stec is not None
+    drawn = flat_map(table.x.numpy(), table.y.numpy(), classes)
+    maps = [drawn._replace(method=f"{drawn.method}, of {held_out}")]
+    for name, probed in measure.sources().probes.items():
+        if not probed.probe.needs <= stec.encoder.dims.keys():
+            continue
+        few = list(measure.examples(name, "test", num=_NUM_MAPPED_SAMPLES))
+        device = measure.hardware.device
+        rows = rows_of(stec.encoder, probed.probe, few, device, max_rows=_NUM_MAPPED, tell=_silent).labelled()
+        if len(few) < len(rows.y):
+            names = tuple(probed.probe.classes(measure.splits.labelled.meta))
+            flat = flat_map(rows.x.numpy(), rows.y.numpy(), names, most=_NUM_MAPPED, what="rows")
+            method = f"{flat.method}, of {len(few):,} {held_out}, each at the place that {name} is read from"
+            maps.append(most_frequent(flat, NUM_COLOURS)._replace(title=name, method=method))
+    return (maps[0]._replace(title="samples"), *maps[1:]) if len(maps) > 1 else tuple(maps)
+
+
+def _silent(words: str) -> None:
+    """That these rows are not all is told in the caption."""
 
 
 def _lasted(run: Run) -> str:
@@ -107,6 +135,7 @@ def _protocol(measure: Measure, rows: Mapping[str, Row]) -> dict[str, str]:
         "eval/online": "online probe",
         "eval/action": "action",
     }
+    names |= {f"eval/{name}": name for name in measure.probes}
     described = measure.protocol(rows)
     told = {name: described[start] for start, name in names.items() if start in described}
     if "action" in told:

@@ -86,7 +86,7 @@ class Experiment:
         self.training = Training(**checked(Training, {**training, **length}, "training"))
         self.hardware = Hardware(**checked(Hardware, config["hardware"], "hardware"))
         self.optimizer = build.choice(OPTIMIZERS, config["optimizer"], "optimizer")
-        self.suite, self.online_probe, self.baseline = _evaluation(config["evaluation"])
+        self.suite, self.online_probe, self.raw_input, self.baselines = _evaluation(config["evaluation"])
         self.spec: dict[str, Any] = {
             "format": build.SPEC_FORMAT,
             **{key: config[key] for key in MODEL},
@@ -95,8 +95,6 @@ class Experiment:
             "forward_views": self.settings.forward_views,
         }
         build.plan(self.spec)
-        if self.baseline is not None:
-            build.published_spec(self.baseline)
 
     def lasting(self, per_epoch: int) -> Training:
         """The options of training; training.epochs=null is FEWEST_EPOCHS, or as many as make FEWEST_STEPS."""
@@ -149,6 +147,8 @@ def _run(experiment: Experiment, directory: Run) -> None:
         raise UsageError(f"num_views={settings.num_views} is too few: this objective compares {stec.num_views} views.")
     if experiment.suite.tap not in (readable := [*stec.encoder.dims, *(["projector"] if projector(stec) else [])]):
         raise UsageError(f"evaluation.tap={experiment.suite.tap} is unknown: {nearest(experiment.suite.tap, readable)}")
+    if stec.reads_group and "group" not in splits.train.fields:
+        raise UsageError("this objective asks which samples belong together, but the data has no member `group`.")
     if settings.weights is not None:
         build.weights(stec.encoder, settings.weights)
     fresh = settings.weights is None and not spec["encoder"].get("pretrained")
@@ -197,7 +197,8 @@ def _run(experiment: Experiment, directory: Run) -> None:
         data=data,
     )
     if directory.main and directory.finished:
-        table = measure.baselines(begun, experiment.baseline)
+        others = {label: s for label, s in experiment.baselines.items() if not (s and directory.is_at(s))}
+        table = measure.baselines(begun, experiment.raw_input, others)
         tell(directory, measure, {**table, **rows}, settings.name, batch_size)
 
 
@@ -212,15 +213,16 @@ def fitting(batch_size: int, num_samples: int) -> int:
     return num_samples // world * world
 
 
-def _evaluation(node: Mapping[str, Any]) -> tuple[Suite, bool, str | None]:
-    """The protocols; whether a probe trains along; and the published model to compare with."""
+def _evaluation(node: Mapping[str, Any]) -> tuple[Suite, bool, bool, dict[str, str | None]]:
+    """The protocols; whether a probe trains along; whether there is a row for the raw input; other rows to compare
+    with, {label: source}."""
     rest = dict(group(node, "evaluation"))
-    online, baseline = rest.pop("online_probe", True), rest.pop("baseline", None)
-    if not isinstance(online, bool):
-        raise UsageError(f"evaluation.online_probe={online!r} has the wrong type: true or false was expected.")
-    if not (baseline is None or isinstance(baseline, str)):
-        raise UsageError(f"evaluation.baseline={baseline!r} has the wrong type: ENCODER/NAME or null was expected.")
-    return protocols.suite(rest), online, baseline
+    online, raw_input = rest.pop("online_probe", True), rest.pop("raw_input", True)
+    compared = protocols.baselines(rest.pop("baselines", None))
+    for key, value in (("online_probe", online), ("raw_input", raw_input)):
+        if not isinstance(value, bool):
+            raise UsageError(f"evaluation.{key}={value!r} has the wrong type: true or false was expected.")
+    return protocols.suite(rest), online, raw_input, compared
 
 
 def _told(splits: Splits) -> str:

@@ -1,21 +1,23 @@
-"""The rows of a run's table: the raw input, the encoder as it began, a published one if at hand, the trained one."""
+"""The rows of a run's table: the raw input, the encoder as it began, others to compare with, the trained one."""
 
 import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from stec import build
+from stec import build, catalogue
 from stec.build import Model
 from stec.data import Splits
 from stec.encoder import Encoder
 from stec.errors import UsageError
 from stec.evaluation.features import Raw, extract
+from stec.evaluation.probes import Configured, Probe, Probed
 from stec.evaluation.suite import Row, Sources, Suite
-from stec.loading import examples, unshared
+from stec.loading import each, examples, unshared
 from stec.objective import STEC
 from stec.probe import OnlineProbe
 from stec.samples import Tally
@@ -47,12 +49,25 @@ def projector(stec: STEC | None) -> nn.Module | None:
     return next((head for head in heads if isinstance(head, nn.Module)), None)
 
 
+def belongs(metric: str, start: str) -> bool:
+    """Is this the name of a metric of the protocol that is described under `start`, such as eval/knn?"""
+    return metric.startswith((f"{start}/", "eval/action_") if start == "eval/action" else f"{start}/")
+
+
+def _made(configured: Configured, model: Model) -> Probe:
+    try:
+        return configured.part(model.decoder)
+    except UsageError as error:
+        raise UsageError(f"evaluation.probes.{configured.name}.{error}") from error
+
+
 class Measure:
     """The suite of protocols on the labelled and the test split of a data set, prepared as the model's decoder does."""
 
     def __init__(self, suite: Suite, model: Model, splits: Splits, hardware: Hardware, max_bad: float):
         self.suite, self.model, self.splits = suite, model, splits
         self.hardware, self.max_bad = hardware, max_bad
+        self.probes = {name: _made(configured, model) for name, configured in suite.probes.items()}
         # One for each split: a damaged sample is told once, however often it is met.
         self._tallies = [Tally(max_bad, shards.num_samples) for shards in self._splits()]
 
@@ -76,44 +91,65 @@ class Measure:
 
     def protocol(self, rows: Mapping[str, Row]) -> dict[str, str]:
         """How the numbers in these rows were measured: {start of the metrics' names: in words}."""
-        known = {**self.suite.describe(self.splits.test is not None), "eval/online": ONLINE}
+        described = self.suite.describe(self.splits.test is not None, self.sources().probes)
         names = [name for row in rows.values() for name in row]
-        return {s: words for s, words in known.items() if s == "features" or any(n.startswith(s) for n in names)}
+        return {
+            start: words
+            for start, words in {**described, "eval/online": ONLINE}.items()
+            if start == "features" or any(belongs(name, start) for name in names)
+        }
 
-    def baselines(self, begun: Begun, published: str | None) -> dict[str, Row]:
-        """Rows for the raw input, for the network before training, and for ENCODER/NAME if it is at hand."""
+    def baselines(self, begun: Begun, raw_input: bool, compared: Mapping[str, str | None]) -> dict[str, Row]:
+        """Rows for the raw input, if it is wanted, for the network before training, and for those {label: source} to
+        compare with: an encoder by its name (built with its defaults, given what the model is given), ENCODER/NAME with
+        published weights, or a run, a checkpoint or an exported folder. What is not at hand is left out and logged."""
         rows = {}
         width = next(self.samples("train"))[0][0].numel()
         size = 4 * width * sum(min(n, s.num_samples) for n, s in zip(self._most(), self._splits(), strict=True))
-        if size <= MOST_RAW:
+        if raw_input and size <= MOST_RAW:
             rows["raw input"] = self.row(Raw(width), tap="pooled")
-        else:
+        elif raw_input:
             log.info("no row for the raw input: its table would take %.0f GiB", size / 2**30)
         head = None if begun.projector is None else begun.projector.to(self.hardware.device)
         rows[begun.name] = self.row(begun.encoder.to(self.hardware.device), head)
-        if published is not None:
+        for label, source in compared.items():
             try:
-                rows[published] = self._published(published)
+                rows[label] = self._compared(source)
             except UsageError as reason:
-                log.info("no row for %s: %s", published, reason)
+                log.info("no row for %s: %s", label, reason)
         return rows
 
-    def _published(self, name: str) -> Row:
-        """Labels read from a published encoder, its samples prepared as it was trained. (Its views would be others.)"""
-        model = build.at_hand(name)
-        other = Measure(self.suite, model, self.splits, self.hardware, self.max_bad)
-        row = other.row(model.encoder.to(self.hardware.device), tap="pooled")
-        return {metric: value for metric, value in row.items() if metric.startswith(("eval/knn", "eval/linear"))}
+    def _compared(self, source: str | None) -> Row:
+        if source is None:
+            raise UsageError("its source is null.")
+        if source in catalogue.names("encoder") and not Path(source).exists():
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)  # what has weights of its own has the same ones each time
+                plain: Encoder = build.part("encoder", {"name": source}, "encoder")()
+            return self.row(plain.to(self.hardware.device), tap="pooled")
+        model = build.at_hand(source) if build.is_published(source) else build.load(source)
+        encoder, head, tap = model.encoder, projector(model.stec), "pooled" if model.stec is None else None
+        (model.stec or encoder).to(self.hardware.device)
+        if all(model.spec.get(node) == self.model.spec.get(node) for node in ("actions", "decoder")):
+            return self.row(encoder, head, tap)
+        # It sees the samples prepared as it was trained, and other views: what was done in these is another question.
+        row = Measure(self.suite, model, self.splits, self.hardware, self.max_bad).row(encoder, head, tap)
+        return {metric: value for metric, value in row.items() if not metric.startswith(("eval/action", "health"))}
 
     def sources(self) -> Sources:
         """What the protocols read. Without a test split no label is used, and the pairs tested on are other views of
         the samples that the reader was fitted on."""
+        held_out = self.probes if self.splits.test is not None else {}
         return Sources(
             partial(self.samples, "train"),
             partial(self.samples, "test"),
             partial(self.pairs, "train"),
             partial(self.pairs, "test"),
             self.model.space.components,
+            {
+                name: Probed(probe, partial(self.examples, name, "train"), partial(self.examples, name, "test"))
+                for name, probe in held_out.items()
+            },
         )
 
     def _splits(self) -> tuple[Shards, Shards]:
@@ -130,6 +166,14 @@ class Measure:
         workers, known = self.hardware.num_workers, split == "train" or self.splits.test is not None
         for x, y in examples(shards, self.model.decoder, num=num, num_workers=workers, tally=tally):
             yield self.model.decoder.finish(x), y if known else torch.full_like(y, -1)
+
+    def examples(self, probe: str, split: str, num: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """The "train" or "test" samples that are measured on (or `num` of them, evenly spread), one at a time, as a
+        probe reads them; those without its labels are left out."""
+        number = _SPLITS.index(split)
+        most = self._most()[number] if num is None else min(num, self._most()[number])
+        workers, tally = self.hardware.num_workers, self._tallies[number]
+        yield from each(self._splits()[number], self.probes[probe].example, num=most, num_workers=workers, tally=tally)
 
     def pairs(self, split: str) -> Iterator[Views]:
         """Pairs of views of the "train" or "test" samples with their copies 0 -> 1, the same ones each time: as many as

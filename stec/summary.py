@@ -35,6 +35,10 @@ def columns(rows: Mapping[str, Row]) -> list[Column]:
     table = [Column("eval/knn/top1", "k-NN", group=read), Column("eval/linear/top1", "linear", group=read)]
     table.append(Column("eval/online/top1", "online probe", group=read))
     for name in found:
+        if name.endswith("/acc"):
+            chance = found[name.removesuffix("acc") + "majority"]
+            table.append(Column(name, name.split("/")[1], chance=chance, group=read))
+    for name in found:
         if name.startswith("eval/action_bits/"):
             component = name.rpartition("/")[2]
             most = found[f"eval/action_chance/{component}"] / np.log(2)
@@ -45,11 +49,12 @@ def columns(rows: Mapping[str, Row]) -> list[Column]:
 def print_table(rows: Mapping[str, Row], protocol: Mapping[str, str], held_out: bool) -> None:
     """Rows to the terminal; under them, how they were measured."""
     samples = "held-out samples" if held_out else "no held-out samples: other views of those learnt from"
-    title = f"{samples}; action: bits of each component that a fresh reader finds in both views"
+    shown = columns(rows)
+    bits = "; action: bits of each component that a fresh reader finds in both views"
+    title = samples + bits * any(column.unit == "bits" for column in shown)
     # Without upright lines, and a word a line in the heads: 80 characters are enough for any row.
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", no_wrap=True)
-    shown = columns(rows)
     for column in shown:
         table.add_column(column.label.replace("_", "\n").replace(" ", "\n"), justify="right", overflow="fold")
     for name, row in rows.items():

@@ -5,11 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from toy_probe import Marks, Rows, marked
+from toy_source import SPACE, Memory, Sources
 
 from stec import account
+from stec.build import Model
 from stec.data import Splits
 from stec.evaluation.features import Table
+from stec.evaluation.probes import Configured
+from stec.evaluation.softmax import Lbfgs
+from stec.evaluation.suite import Suite
+from stec.measure import Measure
 from stec.report.facts import Column
+from stec.training.options import Hardware
 
 
 def shards(num=10, classes=(), fields=("jpg",)):
@@ -34,6 +42,35 @@ def test_chance_is_the_commonest_class_of_the_test_split():
     assert [c.chance for c in account._with_chance(columns, shown, splits._replace(test=None))] == [None, 0.0]
     unknown = Table(torch.zeros(2, 2), torch.tensor([-1, -1]))
     assert [c.chance for c in account._with_chance(columns, unknown, splits)] == [None, 0.0]
+
+
+def test_a_probe_with_several_rows_a_sample_has_a_map_of_its_own(monkeypatch):
+    class Once(Marks):
+        def rows(self, encoder, features, labels):
+            return features.context[0, :1], labels[:1]
+
+    class Far(Marks):
+        needs = frozenset({"nothing"})
+
+    monkeypatch.setattr(account, "_NUM_MAPPED", 60)
+    probes = {name: Configured(name, part, Lbfgs()) for name, part in (("m", Marks), ("once", Once), ("far", Far))}
+    stec = SimpleNamespace(encoder=Rows())
+    model = Model(stec.encoder, SPACE, Sources(), None, stec, {})
+    meta = {"classes": ["a", "b"], "marks": [f"mark {number}" for number in range(30)]}
+    train, test = (Memory([marked(number, label=number % 2) for number in range(num)]) for num in (6, 20))
+    train.meta = test.meta = meta
+    for sample in test.samples:  # 12 marks: more than there are colours
+        sample["marks"] = b" ".join(b"%d" % (value % 12) for value in sample["toy"][2::6])
+    measure = Measure(
+        Suite(None, None, None, probes), model, Splits(train, train, test), Hardware(device="cpu", num_workers=0), 0.0
+    )
+    pooled = Table(torch.rand(20, 6), torch.arange(20) % 2)
+    samples, rows = account._maps(measure, pooled, "held-out samples")
+    assert (samples.title, len(samples.places), samples.classes) == ("samples", 20, ("a", "b"))
+    assert (rows.title, len(rows.places), len(rows.coloured), rows.classes[3]) == ("m", 60, 10, "mark 3")
+    assert "60 rows, of 20 held-out samples, each at the place that m is read from" in rows.method
+    (alone,) = account._maps(Measure(Suite(None, None, None), model, measure.splits, measure.hardware, 0.0), pooled, "")
+    assert (alone.title, alone.coloured) == ("", None)
 
 
 @pytest.mark.parametrize(

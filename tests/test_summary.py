@@ -20,6 +20,18 @@ def test_columns_are_those_of_any_row_with_what_a_guesser_and_a_perfect_reader_g
     assert found[1].most == pytest.approx(math.log2(6))
 
 
+def test_probes_have_a_column_each_under_their_key_with_their_majority_as_chance():
+    rows = {
+        "raw input": READ,
+        "mfcc": {"eval/mark/acc": 0.5, "eval/mark/majority": 0.2},
+        "trained": {"eval/mark_last/acc": 0.7, "eval/mark_last/majority": 0.1, **READ, **DONE, **CHANCE},
+    }
+    found = columns(rows)
+    assert [column.label for column in found] == ["k-NN", "linear", "mark", "mark_last", *COMPONENTS]
+    assert [(column.chance, column.unit, column.most) for column in found[2:4]] == [(0.2, "%", 1.0), (0.1, "%", 1.0)]
+    assert len({column.group for column in found[:4]}) == 1
+
+
 def test_all_of_the_table_is_read_on_80_characters(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     print_table({**ROWS, "trained": ROWS["trained"] | {"eval/online/top1": 0.31}}, {"eval/knn": "k=20"}, held_out=True)
@@ -37,6 +49,20 @@ def test_all_of_the_table_is_read_on_80_characters(capsys, monkeypatch):
         "eval/knn: k",
     ):
         assert words in said
+
+
+def test_a_table_with_probes_is_read_on_80_characters(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    probes = {f"eval/{name}/{key}": 0.123 for name in ("phase", "owner", "owner_last") for key in ("acc", "majority")}
+    done = {f"eval/action_{kind}/translation_t": 1.0 for kind in ("bits", "chance")}
+    print_table(dict.fromkeys(("before training", "trained"), READ | probes | done), {}, held_out=True)
+    said = capsys.readouterr().out
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= 80
+    assert said.count("12.3%") == 6
+    assert "action: bits" in said
+    print_table({"trained": probes}, {}, held_out=True)
+    assert "action" not in capsys.readouterr().out
 
 
 def test_without_a_held_out_split_or_anything_measured_the_table_says_so(capsys):

@@ -1,10 +1,12 @@
 """How every command ends: with a sentence and an exit code, never with a traceback for the user's own slip."""
 
 import functools
+import logging
 import os
 import select
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from stec.errors import StecError
 
@@ -35,6 +37,20 @@ def guarded(main: Main) -> Callable[..., int]:
             return 0
 
     return wrapped
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """What the library logs (that data is being packed, what is left out and why) goes to stderr."""
+    logger, handler = logging.getLogger("stec"), logging.StreamHandler()
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _reader_gone() -> bool:

@@ -5,10 +5,8 @@ SOURCE: a run directory, a checkpoint, an exported folder, or ENCODER/NAME such 
 
 import argparse
 import json
-import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,19 +21,21 @@ from rich.table import Table
 from stec import build, export, protocols
 from stec.build import Model
 from stec.cli import action, recipes
-from stec.cli.door import guarded
+from stec.cli.door import guarded, logged
 from stec.data import Dataset, Splits, open_data
 from stec.errors import UsageError
 from stec.evaluation.features import PROJECTOR, extract
 from stec.evaluation.linear import sgd
 from stec.evaluation.suite import Row
 from stec.loading import Stream
-from stec.measure import Begun, Measure, projector
+from stec.measure import Begun, Measure, belongs, projector
 from stec.nodes import checked, keywords
 from stec.training.options import Hardware
 from stec.views import make_views
 
 _BATCH = 250
+# What the node evaluation of a run says beside the protocols.
+_BESIDE = ("online_probe", "raw_input", "baselines")
 
 KEYS = """keys:
   data=PATH         shards, or what a packer reads; a run's own data if it is left out
@@ -44,6 +44,8 @@ KEYS = """keys:
   train_pairs=N test_pairs=N   pairs of views for the action reader
   knn.k=N knn.temperature=T linear.grid=[C,...] linear.max_iter=N
   action.bins=KIND action.num_bins=N action.hidden=N action.epochs=N
+  knn=null linear=null action=null   leave a protocol out
+  probes.KEY.name=PROBE probes.KEY.reader=lbfgs|adam probes.KEY.max_rows=N   what else is read, as in a recipe
   sgd.epochs=N ...  also the paper's SGD protocol (all keys of sgd; --sgd for its defaults; an epoch is one pass over
                     the labelled samples: the paper's STL-10 fit is sgd.epochs=2000 sgd.warmup_epochs=200)"""
 
@@ -59,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("source", metavar="SOURCE")
     parser.add_argument("keys", nargs="*", metavar="key=value")
-    parser.add_argument("--baselines", action="store_true", help="also measure the raw input and the untrained encoder")
+    parser.add_argument(
+        "--baselines", action="store_true", help="also measure the raw input, the untrained encoder, a run's baselines"
+    )
     parser.add_argument(
         "--sgd", action="store_true", help="also fit a linear reader by the paper's SGD protocol (slow)"
     )
@@ -69,22 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(words)
     if arguments.out is not None and not arguments.out.absolute().parent.is_dir():
         raise UsageError(f"--out {arguments.out}: there is no folder {arguments.out.absolute().parent}.")
-    with _spoken():
+    with logged():
         return _measure(arguments)
-
-
-@contextmanager
-def _spoken() -> Iterator[None]:
-    """What the library logs (that data is being packed, what is left out and why) goes to stderr."""
-    logger, handler = logging.getLogger("stec"), logging.StreamHandler()
-    before = logger.level
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
 
 
 def _measure(arguments: argparse.Namespace) -> int:
@@ -102,7 +92,11 @@ def _measure(arguments: argparse.Namespace) -> int:
     splits, max_bad = _data(config, data, packer)
     (model.stec or model.encoder).to(hardware.device)
     measure = Measure(suite, model, splits, hardware, max_bad)
-    rows = measure.baselines(_untrained(model), None) if arguments.baselines else {}
+    rows = {}
+    if arguments.baselines:
+        node = (config or {}).get("evaluation") or {}
+        compared = protocols.baselines(node.get("baselines"))
+        rows = measure.baselines(_untrained(model), node.get("raw_input", True), compared)
     row = measure.trained() if model.stec is not None else measure.row(model.encoder)
     protocol = measure.protocol({**rows, "": row})
     if fitting is not None:
@@ -154,7 +148,7 @@ def show(rows: Mapping[str, Row], protocol: Mapping[str, str], chance: Row) -> N
     table = Table()
     for title in ("", *rows, "chance"):
         table.add_column(title, justify="right" if title else "left", no_wrap=not title)
-    hidden = ("/c", "/converged")  # of the linear probe: in the JSON
+    hidden = ("/c", "/converged", "/majority")  # in the JSON; what a majority is stands under chance
     names = dict.fromkeys(n for row in rows.values() for n in row if not n.endswith(hidden))
     for name in names:
         if not name.startswith(("eval/action_chance/", "eval/action_majority/")):
@@ -162,18 +156,18 @@ def show(rows: Mapping[str, Row], protocol: Mapping[str, str], chance: Row) -> N
     console = Console()
     console.print(table)
     for start, words in protocol.items():
-        if start == "features" or any(name.startswith(start) for name in names):
+        if start == "features" or any(belongs(name, start) for name in names):
             console.print(f"{start}: {words}", highlight=False)
 
 
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return ""
-    return f"{value:.1%}" if name.endswith("/top1") or "_acc/" in name else f"{value:.3f}"
+    return f"{value:.1%}" if name.endswith(("/top1", "/acc")) or "_acc/" in name else f"{value:.3f}"
 
 
 def _chance(measure: Measure, row: Row) -> Row:
-    """top1: always naming the commonest class; accuracy of an action: always the fullest bin; bits: none."""
+    """top1 and acc: always naming the commonest class; accuracy of an action: always the fullest bin; bits: none."""
     found: Row = {}
     test = measure.splits.test
     if test is not None and any(name.endswith("/top1") for name in row):
@@ -187,6 +181,8 @@ def _chance(measure: Measure, row: Row) -> Row:
             found[name] = 0.0
         elif name.startswith("eval/action_acc/"):
             found[name] = row[f"eval/action_majority/{component}"]
+        elif component == "acc":
+            found[name] = row[name.removesuffix("acc") + "majority"]
     return found
 
 
@@ -223,13 +219,14 @@ def _protocols(config: Mapping[str, Any] | None) -> dict[str, Any]:
         node = yaml.safe_load((recipes.own() / "evaluation" / "standard.yaml").read_text(encoding="utf-8"))
     else:
         node = config.get("evaluation") or {}
-    return {key: value for key, value in node.items() if key not in ("online_probe", "baseline")}
+    return {key: value for key, value in node.items() if key not in _BESIDE}
 
 
 def _merged(node: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(node)
     for key, value in keys.items():
-        merged[key] = {**(merged.get(key) or {}), **value} if isinstance(value, dict) else value
+        old = merged.get(key)
+        merged[key] = _merged(old if isinstance(old, Mapping) else {}, value) if isinstance(value, dict) else value
     return merged
 
 

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from stec.catalogue import find
-from stec.cli.door import guarded
+from stec.cli.door import guarded, logged
 from stec.errors import DataError, UsageError
 from stec.nodes import checked
 from stec.shards.index import NAME, index_folder
@@ -68,13 +68,14 @@ def _pack(arguments: argparse.Namespace) -> int:
     packer = find("packer", arguments.packer)
     options = checked(packer, _options(words), "packer")
     line = _Line()
-    pack(
-        packer(source, **options),
-        arguments.out,
-        samples_per_shard=arguments.samples_per_shard,
-        max_bytes=arguments.shard_mib << 20,
-        progress=lambda done, split: line.show(f"{split}: {done:,} samples"),
-    )
+    with logged():
+        pack(
+            packer(source, **options),
+            arguments.out,
+            samples_per_shard=arguments.samples_per_shard,
+            max_bytes=arguments.shard_mib << 20,
+            progress=lambda done, split: line.show(f"{split}: {done:,} samples"),
+        )
     line.end()
     for folder in _splits(arguments.out):
         print(f"{folder}: {_summary(open_shards(folder))}")

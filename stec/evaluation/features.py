@@ -29,6 +29,13 @@ class Table(NamedTuple):
         """The rows whose label is known."""
         return Table(self.x[self.y >= 0], self.y[self.y >= 0])
 
+    def thinned(self, most: int) -> "Table":
+        """As it is, or `most` of its rows, evenly spread."""
+        if len(self.y) <= most:
+            return self
+        rows = torch.arange(most) * len(self.y) // most
+        return Table(self.x[rows], self.y[rows])
+
 
 class Pairs(NamedTuple):
     """Features a, b float32 [N, D] of two views of N samples, and the efference copy a -> b; all on the CPU."""
@@ -80,7 +87,7 @@ def extract(
             ys.append(y.to("cpu", torch.int64))
     if not xs:
         raise UsageError("there is nothing to evaluate: the data has no sample.")
-    return Table(_finite(torch.cat(xs), tap), torch.cat(ys))
+    return Table(finite(torch.cat(xs), f"tap={tap!r}"), torch.cat(ys))
 
 
 def extract_pairs(
@@ -107,7 +114,8 @@ def extract_pairs(
     if not a:
         raise UsageError("there is nothing to evaluate: the data has no pair of views.")
     copy = Relative(torch.cat(values)[:num], torch.cat(valid)[:num])
-    return Pairs(_finite(torch.cat(a)[:num], tap), _finite(torch.cat(b)[:num], tap), copy)
+    seen = [finite(torch.cat(x)[:num], f"tap={tap!r}") for x in (a, b)]
+    return Pairs(seen[0], seen[1], copy)
 
 
 def _look(encoder: Encoder, x: Tensor, name: str, device: torch.device | str, head: nn.Module | None) -> Tensor:
@@ -125,12 +133,13 @@ def _look(encoder: Encoder, x: Tensor, name: str, device: torch.device | str, he
     return torch.cat(found)
 
 
-def _finite(x: Tensor, name: str) -> Tensor:
+def finite(x: Tensor, source: str, what: str = "samples") -> Tensor:
+    """x [N, D] itself; NonFinite, which says where it came from and what its rows are, if it holds anything else."""
     bad = ~x.isfinite().all(dim=1)
     if bad.any():
         first = int(bad.nonzero()[0])
         raise NonFinite(
-            f"the features tap={name!r} of {int(bad.sum())} of {len(x)} samples are not finite (first: {first})."
+            f"the features {source} of {int(bad.sum())} of {len(x)} {what} are not finite (first: {first})."
         )
     return x
 

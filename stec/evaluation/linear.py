@@ -44,7 +44,7 @@ def lbfgs(train: Table, test: Table, *, grid: Sequence[float] = GRID, max_iter: 
     train, test = train.labelled(), test.labelled()
     if not len(test.y) or len(train.y.unique()) < 2:
         raise UsageError("the linear probe needs labelled test data and train labels of at least 2 classes.")
-    y, fitted, held = train.y.numpy(), *_split(train.y.numpy(), seed)
+    y, fitted, held = train.y.numpy(), *split(train.y.numpy(), seed)
     inner, outer = (x.numpy() for x in standardise(train.x[fitted], train.x[held]))
     path = LogisticRegression(max_iter=max_iter, tol=_COARSE, warm_start=True)  # ascending C: each fit starts near
     best, converged = (-1.0, 0.0), True
@@ -58,7 +58,7 @@ def lbfgs(train: Table, test: Table, *, grid: Sequence[float] = GRID, max_iter: 
     return Linear(float((final.predict(x_test) == test.y.numpy()).mean()), best[1], best[0], converged)
 
 
-def _split(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the rows to fit and of a stratified tenth to hold out; no class loses its only row."""
     order = np.random.default_rng(seed).permutation(len(y))
     order = order[np.argsort(y[order], kind="stable")]

@@ -112,25 +112,27 @@ def confusion(predicted: Predicted) -> str:
 
 
 def scatter(flat: Map) -> str:
-    """The map's samples, coloured by class; classes beyond the colours are drawn as rings, unknown ones in grey."""
+    """The map's points, coloured by class; classes beyond the colours are drawn as rings, unknown ones in grey."""
     side, margin = 520, 10
     low, high = flat.places.min(axis=0), flat.places.max(axis=0)
     # One scale for both directions: distances on a map are to be compared.
     scale = (side - 2 * margin) / max(float((high - low).max()), 1e-12)
     spots = (flat.places - (low + high) / 2) * scale + side / 2
     parts = [f'<rect class="frame" x="0.5" y="0.5" width="{side - 1}" height="{side - 1}" rx="6"/>']
-    for label in np.unique(flat.labels):
-        parts.append(f'<g class="spot {colour(int(label))}"><title>{escape(class_name(flat, int(label)))}</title>')
+    # Grey ones first: they lie under those with a colour.
+    for label in sorted(np.unique(flat.labels).tolist(), key=lambda label: (colour(flat, label) != "none", label)):
+        parts.append(f'<g class="spot {colour(flat, label)}"><title>{escape(class_name(flat, label))}</title>')
         parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in spots[flat.labels == label]]
         parts.append("</g>")
     return _svg(side, side, "map of the embeddings", parts)
 
 
-def colour(label: int) -> str:
+def colour(flat: Map, label: int) -> str:
     """The style's class of a label: ten colours, filled, then the same as rings, then again from the start."""
-    if label < 0:
+    if label < 0 or (flat.coloured is not None and label not in flat.coloured):
         return "none"
-    return f"c{label % NUM_COLOURS}" + (" ring" if label // NUM_COLOURS % 2 else "")
+    place = label if flat.coloured is None else flat.coloured.index(label)
+    return f"c{place % NUM_COLOURS}" + (" ring" if place // NUM_COLOURS % 2 else "")
 
 
 def class_name(flat: Map, label: int) -> str:

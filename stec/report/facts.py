@@ -57,12 +57,15 @@ class Curve(NamedTuple):
 
 class Map(NamedTuple):
     """Embeddings in two dimensions: places float [N, 2]; labels int [N] (-1: unknown); classes: names by label;
-    method: how the two dimensions were made, in words."""
+    method: how the two dimensions were made, in words; title: whose embeddings these are, if there are several maps;
+    coloured: the only labels with a colour of their own, the rest is grey (None: all have one)."""
 
     places: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...] = ()
     method: str = ""
+    title: str = ""
+    coloured: tuple[int, ...] | None = None
 
 
 class Command(NamedTuple):
@@ -79,7 +82,7 @@ class Facts(NamedTuple):
     objective: the line of `STEC.describe`; warnings: what a reader must know before the numbers (collapse, a control);
     columns and rows {name: {column key: value}}: the table, its last row the trained model, with protocol {what: how it
     was measured, in words} under it;
-    pairs, predicted, curves {metric: Curve} with chance {metric: level}, map, commands: one section each;
+    pairs, predicted, curves {metric: Curve} with chance {metric: level}, maps, commands: one section each;
     pairs_from, predicted_from: which pairs these are, in words.
     """
 
@@ -97,5 +100,5 @@ class Facts(NamedTuple):
     predicted_from: str = ""
     curves: Mapping[str, Curve] = {}
     chance: Mapping[str, float] = {}
-    map: Map | None = None
+    maps: tuple[Map, ...] = ()
     commands: tuple[Command, ...] = ()

@@ -11,7 +11,7 @@ import numpy as np
 
 from stec import __version__
 from stec.report.charts import NUM_COLOURS, class_name, colour, confusion, lines, scatter
-from stec.report.facts import Column, Curve, Facts, Predicted
+from stec.report.facts import Column, Curve, Facts, Map, Predicted
 from stec.report.style import STYLE
 from stec.report.text import escape, shown
 
@@ -51,7 +51,7 @@ def write_page(path: str | Path, facts: Facts) -> None:
 
 def page(facts: Facts) -> str:
     """The whole page as HTML."""
-    sections = (_heading, _table, _pairs, _predicted, _curves, _map, _commands)
+    sections = (_heading, _table, _pairs, _predicted, _curves, _maps, _commands)
     body = "\n".join(text for section in sections if (text := section(facts)))
     return f"""<!doctype html>
 <html lang="en">
@@ -235,29 +235,34 @@ def _panel(
     )
 
 
-def _map(facts: Facts) -> str:
-    flat = facts.map
-    if flat is None or len(flat.places) == 0:
+def _maps(facts: Facts) -> str:
+    drawn = [_map(flat) for flat in facts.maps if len(flat.places)]
+    if not drawn:
         return ""
+    heading = "A map of the embeddings" if len(drawn) == 1 else "Maps of the embeddings"
+    return f"<section>\n<h2>{heading}</h2>\n" + "\n".join(drawn) + "\n</section>"
+
+
+def _map(flat: Map) -> str:
     labels = [int(label) for label in np.unique(flat.labels)]
-    legend = ""
+    keys = []
     if labels == [-1]:
         note = "The data has no labels: all samples are drawn alike."
+    elif flat.coloured is not None:
+        num = sum(label >= 0 for label in labels)
+        note = f"Coloured: the {len(flat.coloured)} most frequent of {num} classes; all others are grey."
+        keys = [(colour(flat, label), class_name(flat, label)) for label in flat.coloured] + [("none", "others")]
     elif len(labels) <= _LEGEND:
         note = "Coloured by class."
-        keys = (
-            f'<li><span class="swatch {colour(label)}"></span>{escape(class_name(flat, label))}</li>'
-            for label in labels
-        )
-        legend = f'<ul class="legend">{"".join(keys)}</ul>'
+        keys = [(colour(flat, label), class_name(flat, label)) for label in labels]
     else:
         note = f"Coloured by class; {len(labels)} classes share "
         note += f"{2 * NUM_COLOURS} looks: rest the pointer on a sample for its name."
-    return f"""<section>
-<h2>A map of the embeddings</h2>
-<p class="hint">{escape(flat.method)}. {note}</p>
-<div class="map"><figure>{scatter(flat)}</figure>{legend}</div>
-</section>"""
+    each = "".join(f'<li><span class="swatch {dress}"></span>{escape(name)}</li>' for dress, name in keys)
+    legend = f'<ul class="legend">{each}</ul>' if keys else ""
+    title = f"<h3>{escape(flat.title)}</h3>\n" if flat.title else ""
+    return f"""{title}<p class="hint">{escape(flat.method)}. {note}</p>
+<div class="map"><figure>{scatter(flat)}</figure>{legend}</div>"""
 
 
 def _commands(facts: Facts) -> str:

@@ -128,7 +128,7 @@ class Display:
     def __init__(self, console: Console | None = None):
         self.console = console or Console(soft_wrap=True, highlight=False, markup=False)
         self.bar: Progress | None = None
-        self.spoken = -math.inf
+        self.shown = -math.inf
 
     def start(self, step: int, total: int) -> None:
         if self.console.is_terminal:
@@ -148,9 +148,9 @@ class Display:
         if self.bar is not None:
             self.bar.update(self.task, description=text.partition("  ")[2])  # the step is there already
         now = time.monotonic()
-        if not last and now - self.spoken < _PATIENCE:
+        if not last and now - self.shown < _PATIENCE:
             return False
-        self.spoken = now
+        self.shown = now
         if self.bar is None:
             self.console.print(text)
         return True

@@ -167,6 +167,10 @@ class Run:
     def _inside(self) -> bool:
         return self._source is not None and self._source.parent.resolve() == self.checkpoints.resolve()
 
+    def is_at(self, path: str) -> bool:
+        """Is this path the run directory itself?"""
+        return Path(path).expanduser().resolve() == self.directory.resolve()
+
     def say(self, text: str) -> None:
         """A line for the terminal and the train.log (of the first rank)."""
         if self.main:

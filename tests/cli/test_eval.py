@@ -10,7 +10,7 @@ import torch
 import yaml
 from PIL import Image
 
-from stec import build
+from stec import build, catalogue
 from stec.cli import eval as command
 from stec.cli import export as export_command
 from stec.cli.eval import main
@@ -63,7 +63,7 @@ def place(tmp_path_factory):
     run = root / "run"
     state = {"spec": SPEC, "step": 7, "model": model.stec.state_dict(), "data": {"fingerprint": "abc", "seed": 3}}
     checkpoint.save(run / "checkpoints" / checkpoint.name(7), state)
-    evaluation = {"online_probe": True, "baseline": None, "train_pairs": 50, "action": {"epochs": 2, "hidden": 16}}
+    evaluation = {"online_probe": True, "baselines": None, "train_pairs": 50, "action": {"epochs": 2, "hidden": 16}}
     config = {"name": "toy", "data": str(root / "data"), "dataset": DATASET, "evaluation": evaluation}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     rows = {"trained": {"eval/knn/top1": 0.75}}
@@ -87,6 +87,31 @@ def test_a_run_is_measured_on_its_own_data(place, capsys):
     said = capsys.readouterr().out
     for words in ("health/std", "eval/action_acc", "chance", "50.0%", "k=3"):
         assert words in said
+
+
+def test_probes_are_read_as_a_run_names_them_and_as_the_command_line_says(place, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(catalogue.CORE, "probe", {"toy_kind": "toy_probe:Kind"})
+    run = tmp_path / "run"
+    shutil.copytree(place / "run", run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    compared = {"other": str(place / "run"), "gone": str(tmp_path / "gone")}
+    config["evaluation"] |= {"probes": {"kind": {"name": "toy_kind"}}, "baselines": compared, "raw_input": False}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    found = measured(tmp_path, run, "action=null", "probes.kind.flip=true", "--baselines")
+    capsys.readouterr()
+    assert list(found["rows"]) == ["untrained", "other", str(run)]
+    row = found["rows"][str(run)]
+    assert row["eval/kind/acc"] > row["eval/kind/majority"] == 0.5
+    assert found["rows"]["other"]["eval/kind/acc"] == row["eval/kind/acc"]
+    assert not any(name.startswith("eval/action") for name in row)
+    assert found["protocol"]["eval/kind"].startswith("the kind of a picture; logistic regression")
+    words = ["knn=null", "linear=null", "action=null", "probes.kind.reader=adam", "probes.also.name=toy_kind"]
+    assert {"eval/kind/acc", "eval/also/acc"} < measured(tmp_path, run, *words)["rows"][str(run)].keys()
+    said = capsys.readouterr().out
+    assert "eval/kind/acc" in said
+    assert "majority" not in said
+    assert "50.0%" in said  # as what a guesser gets
+    assert "eval/kind: the kind of a picture; linear softmax by Adam" in said
 
 
 def test_checkpoint_export_and_run_are_one_model(place, capsys):

@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from stec.errors import UsageError
 from stec.evaluation.features import Table
-from stec.evaluation.linear import Logistic, _factor, _split, lbfgs, sgd
+from stec.evaluation.linear import Logistic, _factor, lbfgs, sgd, split
 
 
 def clouds(num: int, seed: int, noise: float = 2.0, width: int = 10, classes: int = 4) -> Table:
@@ -35,7 +35,7 @@ def test_accuracy_is_scikit_learns_at_the_chosen_c():
 def test_c_is_the_best_on_the_held_out_tenth():
     train, test = clouds(200, 0, noise=3.0, width=60), clouds(300, 1, noise=3.0, width=60)
     y = train.y.numpy()
-    fitted, held = _split(y, 0)
+    fitted, held = split(y, 0)
     scores = {}
     for c in (1e-5, 1e-2, 1e2):
         scaler = StandardScaler().fit(train.x[fitted].numpy())
@@ -49,12 +49,12 @@ def test_c_is_the_best_on_the_held_out_tenth():
 @pytest.mark.parametrize("counts", [[50, 30, 20], [5, 5, 5], [40, 1], [1, 2]])
 def test_the_held_out_tenth_is_stratified_and_leaves_every_class_a_row(counts):
     y = np.repeat(np.arange(len(counts)), counts)
-    fitted, held = _split(y, 3)
+    fitted, held = split(y, 3)
     assert sorted([*fitted, *held]) == list(range(len(y)))
     assert set(y[fitted]) == set(y)
     kept = np.bincount(y[held], minlength=len(counts))
     assert all(abs(k - n / 10) < 1 for k, n in zip(kept, counts, strict=True))
-    assert not np.array_equal(_split(y, 4)[1], held) or len(y) < 20
+    assert not np.array_equal(split(y, 4)[1], held) or len(y) < 20
 
 
 def test_labels_need_not_be_dense_nor_all_be_known():

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from toy_probe import Marks, Rows
 from toy_space import Windows
 
 from stec.actions import Compose, sample_views
@@ -14,6 +15,8 @@ from stec.evaluation.features import Raw, Table, extract, extract_pairs
 from stec.evaluation.health import health
 from stec.evaluation.knn import Knn, knn
 from stec.evaluation.linear import Logistic, lbfgs
+from stec.evaluation.probes import Configured, Probed, accuracy
+from stec.evaluation.softmax import Lbfgs
 from stec.evaluation.suite import NARROW, Sources, Suite
 from stec.rng import make_keys
 from stec.views import Batch, make_views
@@ -128,11 +131,80 @@ def test_another_tap_and_refusals():
         Suite(Knn(), Logistic(), Reader(), train_pairs=0)
 
 
+def probed(*names: str) -> dict[str, Probed]:
+    """Sequences of 4 rows, each marked by whether its first value is above a half."""
+
+    def sequences(seed: int):
+        x = torch.rand(30, 1, 1, 4, 6, generator=torch.Generator().manual_seed(seed))
+        return [(one, (one[0, 0, :, 0] > 0.5).long()) for one in x]
+
+    return {name: Probed(Marks(None), lambda: sequences(0), lambda: sequences(1)) for name in names}
+
+
+def test_probes_are_read_beside_the_protocols_by_the_outputs_that_they_need(caplog):
+    configured = {name: Configured(name, Marks, Lbfgs(), 100) for name in ("marks", "others")}
+    ours = Suite(None, None, None, configured)
+    given = sources()._replace(probes=probed("marks", "others"), test_pairs=lambda: pictures(1))
+    with caplog.at_level(logging.INFO, "stec"):
+        row = ours.measure(Rows(), given)
+        again = ours.measure(Rows(), given)
+    assert row == again
+    assert {name for name in row if name.startswith("eval/")} == {
+        f"eval/{name}/{key}" for name in ("marks", "others") for key in ("acc", "majority")
+    }
+    given_tables = probed("marks")["marks"]
+    alone = accuracy(configured["marks"], given_tables, Rows(), tell=lambda _: None)
+    assert (row["eval/marks/acc"], row["eval/marks/majority"]) == (alone["acc"], alone["majority"])
+    assert row["eval/marks/acc"] > 0.8
+    told = [f"eval/{name}: 100 of 120 rows are read, evenly spread." for name in ("marks", "others")]
+    assert caplog.messages == told  # once, however many rows and splits there are
+    assert "a mark for each row; logistic regression" in ours.describe(probes=given.probes)["eval/marks"]
+
+
+def pictures(seed: int):
+    """One batch of pairs of pictures for `Rows`, their windows drawn but not performed."""
+    keys = make_keys(seed, 0, torch.arange(8))
+    actions = sample_views(SPACE, keys, torch.tensor([[32, 32]]).expand(8, 2), 2)
+    views = make_views(Batch((torch.zeros(8, 1),), actions, keys), SPACE)
+    drawn = torch.rand(2, 8, 1, 4, 6, generator=torch.Generator().manual_seed(seed))
+    yield views._replace(x=(drawn[0], drawn[1]))
+
+
+def test_a_probe_is_left_out_where_it_cannot_be_read_and_that_is_told_once(caplog):
+    ours = Suite(Knn(k=9), None, None, {"marks": Configured("marks", Marks, Lbfgs())})
+    with caplog.at_level(logging.INFO, "stec"):
+        rows = [ours.measure(Raw(8), sources()._replace(probes=probed("marks"))) for _ in range(2)]
+    assert caplog.messages == ["eval/marks is left out for encoders without context."]
+    assert not any("marks" in name for name in rows[0])
+    assert "eval/knn/top1" in rows[0]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "stec"):
+        ours.measure(Raw(8), sources())
+    assert caplog.messages == ["there are no held-out samples: eval/marks is left out."]
+    assert "eval/marks" not in ours.describe(held_out=False)
+
+
+def test_protocols_that_are_null_are_left_out_and_nothing_is_extracted_for_them(caplog):
+    def nobody():
+        raise AssertionError("nobody looks at these")
+
+    ours = Suite(None, None, None)
+    with caplog.at_level(logging.INFO, "stec"):
+        row = ours.measure(Raw(8), sources()._replace(train=nobody, test=nobody, train_pairs=nobody))
+    assert {name.partition("/")[0] for name in row} == {"health"}
+    assert not caplog.messages
+    assert set(ours.describe()) == {"features", "health"}
+    with caplog.at_level(logging.INFO, "stec"):
+        Suite(Knn(k=9), None, None).measure(Raw(8), sources(labels=False))
+    assert caplog.messages == ["the data has no labels: k-NN is left out."]
+
+
 def test_the_yaml_lists_every_keyword_with_its_default():
     file = Path(__file__).parents[2] / "recipes" / "evaluation" / "standard.yaml"
     node = yaml.safe_load(file.read_text())
     parts = {"knn": Knn, "linear": Logistic, "action": Reader}
-    del node["online_probe"], node["baseline"]  # not protocols
+    del node["online_probe"], node["raw_input"], node["baselines"]  # not protocols
+    assert node.pop("probes") == {}  # their keys are those of their classes
     for name, part in parts.items():
         made, plain = part(**node[name]), part()
         assert set(node.pop(name)) == set(inspect.signature(part).parameters)

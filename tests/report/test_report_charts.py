@@ -102,3 +102,9 @@ def test_map_keeps_proportions_and_colours_classes():
     np.testing.assert_allclose(d - a, (b - a) + (c - a), atol=0.2)
     assert "<title>&lt;a&gt;</title>" in svg
     assert "<title>class 12</title>" in svg
+
+
+def test_labels_without_a_colour_of_their_own_are_grey_and_lie_below():
+    flat = Map(np.eye(4, 2), np.array([0, 1, 5, -1]), ("a", "b"), "PCA", coloured=(5, 0))
+    drawn = re.findall(r'<g class="spot (\w+)"><title>(.*?)</title>', scatter(flat))
+    assert drawn == [("none", "no label"), ("none", "b"), ("c1", "a"), ("c0", "class 5")]

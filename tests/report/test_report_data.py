@@ -10,7 +10,8 @@ from sklearn.preprocessing import normalize
 
 from stec.errors import DataError
 from stec.report.curves import read_curves
-from stec.report.projection import flat_map
+from stec.report.facts import Map
+from stec.report.projection import flat_map, most_frequent
 
 
 def test_curves_are_read_in_order_and_damage_is_passed_over(tmp_path):
@@ -64,13 +65,19 @@ def test_map_has_two_dimensions_even_if_the_features_have_not(shape):
     assert flat_map(np.random.default_rng(0).normal(size=shape), np.zeros(shape[0], int)).places.shape == (shape[0], 2)
 
 
-def test_map_of_many_samples_shows_some_of_them_and_says_so(monkeypatch):
-    monkeypatch.setattr("stec.report.projection._MOST", 60)
+def test_map_of_many_samples_shows_some_of_them_and_says_so():
     features, labels = blobs(100)
-    flat = flat_map(features, labels, seed=3)
+    flat = flat_map(features, labels, most=60, what="rows", seed=3)
     assert flat.places.shape == (60, 2)
     assert len(flat.labels) == 60
-    assert "60 of 100 samples" in flat.method
+    assert "60 of 100 rows" in flat.method
+
+
+def test_the_commonest_labels_are_those_with_a_colour():
+    flat = Map(np.zeros((9, 2)), np.array([3, 3, 1, 1, 1, 0, 2, 2, -1]))
+    assert most_frequent(flat, 3).coloured == (1, 2, 3)
+    assert most_frequent(flat, 2).coloured == (1, 2)  # as many of 2 as of 3: the smaller
+    assert most_frequent(flat, 4) is flat
 
 
 def test_features_that_are_not_finite_are_refused():

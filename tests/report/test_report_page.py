@@ -76,7 +76,7 @@ def full(word="calm"):
             f"train/action_bits/{word}": Curve(steps, steps * 0.1),
         },
         chance={"train/loss_id": 5.0},
-        map=Map(np.eye(3, 2), np.array([-1, 0, 1]), (word, "b"), word),
+        maps=(Map(np.eye(3, 2), np.array([-1, 0, 1]), (word, "b"), word),),
         commands=(Command(word, word),),
     )
 
@@ -134,14 +134,14 @@ def test_what_is_not_known_is_left_out():
             "train/loss_id": Curve(np.arange(2), np.array([np.nan, np.inf])),
             "unheard/of": facts.curves["train/loss_id"],
         },
-        "map": None,
+        "maps": (),
         "commands": (),
     }.items():
         left = headings(facts._replace(**{field: empty}))
         assert len(left) == 5, field
         assert set(left) < set(headings(facts))
     nobody = Predicted("x", "", np.array([0.0]), np.zeros(0, int), np.zeros(0, int))
-    assert len(headings(facts._replace(predicted=(nobody,), map=Map(np.zeros((0, 2)), np.zeros(0, int))))) == 4
+    assert len(headings(facts._replace(predicted=(nobody,), maps=(Map(np.zeros((0, 2)), np.zeros(0, int)),)))) == 4
 
 
 def test_table_tells_best_ties_gaps_and_chance():
@@ -210,12 +210,27 @@ def test_shares_are_drawn_in_per_cent_with_their_chance():
 
 def test_many_classes_have_no_legend_and_unlabelled_data_says_so():
     def drawn(labels):
-        return page(Facts("r", "", map=Map(np.random.default_rng(0).normal(size=(len(labels), 2)), labels, (), "PCA")))
+        flat = Map(np.random.default_rng(0).normal(size=(len(labels), 2)), labels, (), "PCA")
+        return page(Facts("r", "", maps=(flat,)))
 
     assert 'class="legend"' in drawn(np.arange(20))
     assert 'class="legend"' not in drawn(np.arange(21))
     assert "21 classes share" in drawn(np.arange(21))
     assert "no labels" in drawn(np.full(5, -1))
+
+
+def test_several_maps_stand_in_one_section_under_their_titles():
+    flat = Map(np.eye(3, 2), np.array([0, 1, 2]), ("<a>", "b", "c"), "PCA")
+    some = flat._replace(title="<rows>", coloured=(2, 0))
+    text = page(Facts("r", "", maps=(flat._replace(title="samples"), some)))
+    assert headings(Facts("r", "", maps=(flat, some))) == ["Maps of the embeddings"]
+    assert re.findall("<h3>(.*?)</h3>", text) == ["samples", "&lt;rows&gt;"]
+    assert "Coloured: the 2 most frequent of 3 classes; all others are grey." in text
+    assert re.findall(r'swatch (\w+)"></span>(.*?)</li>', text)[3:] == [
+        ("c0", "c"),
+        ("c1", "&lt;a&gt;"),
+        ("none", "others"),
+    ]
 
 
 def test_page_stays_small_and_says_what_it_left_out(tmp_path):
