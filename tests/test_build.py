@@ -55,7 +55,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
 @pytest.mark.parametrize(
     ("node", "sentence"),
     [
-        ({"width": 4}, r"encoder\.name is missing: There is: resnet, timm\."),
+        ({"width": 4}, r"encoder\.name is missing: There is: cpc, mfcc, resnet, timm\."),
         ({"name": "resnt"}, r"encoder='resnt' is unknown: did you mean 'resnet'\?"),
         ({"name": "os:system"}, "encoder='os:system' is unknown"),
         ({"name": "stec_vision.encoders:ResNet"}, r"encoder='stec_vision\.encoders:ResNet' is unknown"),

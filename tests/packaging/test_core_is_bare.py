@@ -16,10 +16,15 @@ FOREIGN = (
     "soundfile",
     "hydra",
     "stec_vision",
+    "stec_audio",
     "skimage",
 )
 # Not "picture": that is the kind of part with which any modality, be it of sounds, draws its samples for a report.
-WORDS = ("image", "photo", "photograph", "pixel", "audio", "speech", "phone", "waveform")
+WORDS = (
+    *("image", "photo", "photograph", "pixel"),
+    *("audio", "sound", "acoustic", "waveform", "flac", "wav", "mfcc"),
+    *("speech", "speaker", "spoken", "voice", "utterance", "phone", "phoneme", "librispeech"),
+)
 SOURCES = sorted(p for p in Path(stec.__file__).parent.rglob("*.py") if "recipes" not in p.parts)
 
 
@@ -33,6 +38,7 @@ def brought_in(statement: str) -> set[str]:
     [
         "stec.data, stec.loading, stec.resident, stec.catalogue, stec.identity.simclr, stec.manipulation.binned",
         "stec.training.loop, stec.evaluation.suite, stec.export",
+        "stec.testing",
     ],
 )
 def test_importing_the_core_brings_in_no_modality_and_no_configuration(modules):

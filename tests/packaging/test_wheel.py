@@ -1,4 +1,4 @@
-"""What is given away: a wheel with both packages and the recipes, which works anywhere; and no file names a machine."""
+"""What is given away: a wheel with all packages and the recipes, which works anywhere; and no file names a machine."""
 
 import os
 import re
@@ -33,13 +33,18 @@ def test_the_packages_and_the_recipes_are_inside_and_nothing_else(wheel):
     recipes = {f"stec/{name}" for name in sources("recipes", "*.yaml")}
     packages = {
         name
-        for folder in ("stec", "modalities/stec_vision")
+        for folder in ("stec", "modalities/stec_vision", "modalities/stec_audio")
         for name in sources(folder, "*")
         if "__pycache__" not in name
     }
     about = {name for name in found if name.startswith(f"stec-{wheel.name.split('-')[1]}.dist-info/")}
     assert found - about == packages | recipes
-    assert {"stec/recipes/train.yaml", "stec/recipes/recipe/quickstart.yaml", "stec_vision/__init__.py"} <= found
+    assert {
+        "stec/recipes/train.yaml",
+        "stec/recipes/recipe/quickstart.yaml",
+        "stec_vision/__init__.py",
+        "stec_audio/__init__.py",
+    } <= found
     assert {name.partition("/")[2] for name in about} == {
         "METADATA",
         "WHEEL",

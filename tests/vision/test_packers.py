@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from stec.errors import DataError, UsageError
-from stec_vision.packers import ImageFolder, Npz, position
+from stec.shards.folders import position
+from stec_vision.packers import ImageFolder, Npz
 
 
 def picture(colour, kind="PNG"):
