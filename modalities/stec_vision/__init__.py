@@ -31,5 +31,8 @@ MODALITY = Modality(
         "picture": {
             "boxes": "stec_vision.pictures:ReportPictures",
         },
+        "example": {
+            "blots": "stec_vision.example:Blots",
+        },
     },
 )
