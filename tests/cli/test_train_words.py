@@ -13,7 +13,7 @@ def test_bare_it_lists_the_recipes(capsys):
     assert main([]) == 0
     told = capsys.readouterr().out
     assert "  my_images " in told
-    assert "  cifar100_simclr_stec_published  S-TEC on CIFAR-100 " in told
+    assert "  cifar100_simclr_stec_published     S-TEC on CIFAR-100 " in told
     assert main(["recipe=quickstart", "--help"]) == 0
     assert capsys.readouterr().out == told
 
@@ -93,7 +93,7 @@ def test_a_recipe_of_the_users_own(place, tmp_path, capsys):
     recipe.write_text(f"# @package _global_\n{recipe.read_text()}")
     assert main([*words, "--cfg", "job"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith("name: ours\nseed: 7\nbatch_size: 128\n")
+    assert told.startswith("name: ours\nseed: 7\nbatch_size: 128\nnum_views: 2\n")
     assert "  name: image_folder\n" in told
 
 

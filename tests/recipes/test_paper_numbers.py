@@ -100,3 +100,55 @@ def test_the_numbers_are_the_papers(words, paper):
 
 def test_stl_10_is_learnt_on_its_unlabelled_pictures():
     assert composed("stl10_simclr_stec")["dataset"]["train_split"] == "unlabelled"
+
+
+class Cpc(NamedTuple):
+    """What van den Oord et al. (2018) say of CPC on LibriSpeech, and S-TEC's paper takes over."""
+
+    window: int
+    channels: int
+    width: int
+    steps: int
+    windows: int
+    """of 8 GPUs x 8, in an update"""
+    rate: float
+
+
+CPC = Cpc(window=20_480, channels=512, width=256, steps=12, windows=64, rate=2e-4)
+NUM_UTTERANCES, NUM_UPDATES = 22_830, 300_000  # CPC's training split; about when it converges
+SOUND = ["librispeech_cpc", "librispeech_cpc_stec", "librispeech_cpc_stec_offset"]
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_the_numbers_of_sound_are_cpcs(name):
+    config = composed(name)
+    window, encoder, identity = config["actions"]["temporal_window"], config["encoder"], config["identity"]["cpc"]
+    optimizer, training, packer = config["optimizer"], config["training"], config["dataset"]["packer"]
+    assert (
+        Cpc(
+            window=window["size"],
+            channels=encoder["channels"],
+            width=encoder["width"],
+            steps=identity["steps"],
+            windows=config["batch_size"] * config["num_views"],
+            rate=optimizer["lr"],
+        )
+        == CPC
+    )
+    # Convolutions and ReLU without norms, a GRU over the past, z' W c as it is, negatives from all of the batch.
+    assert (encoder["norm"], encoder["context"], encoder["layers"]) == ("none", "gru", 1)
+    assert (identity["score"], identity["negatives"], identity["weight"]) == ("dot", "uniform", 1.0)
+    # Adam: what AdamW is without decay.
+    assert (optimizer["name"], optimizer["scale"], optimizer["weight_decay"]) == ("adamw", "none", 0.0)
+    assert (optimizer["beta1"], optimizer["beta2"]) == (0.9, 0.999)
+    updates = training["epochs"] * (NUM_UTTERANCES // config["batch_size"])
+    assert updates == pytest.approx(NUM_UPDATES, rel=0.005)
+    assert packer["subset"] == "train-clean-100"
+    assert window["speeds"] == [1.0]
+
+
+def test_the_probes_of_sound_read_what_cpc_reads():
+    """Phones from each frame of the context, speakers from its mean over a window and, apart, from its last frame."""
+    probes = composed("librispeech_cpc")["evaluation"]["probes"]
+    read = {"phone": ("phones", "context"), "speaker": ("speaker", "mean"), "speaker_last": ("speaker", "last")}
+    assert {key: (node["name"], node.get("layer", node.get("pool"))) for key, node in probes.items()} == read
