@@ -145,7 +145,8 @@ def _run(experiment: Experiment, directory: Run) -> None:
     stec, decoder, space = model.stec, model.decoder, model.space
     if settings.num_views < stec.num_views:
         raise UsageError(f"num_views={settings.num_views} is too few: this objective compares {stec.num_views} views.")
-    if experiment.suite.tap not in (readable := [*stec.encoder.dims, *(["projector"] if projector(stec) else [])]):
+    pooled = [name for name in stec.encoder.dims if name not in ("local", "context")]
+    if experiment.suite.tap not in (readable := [*pooled, *(["projector"] if projector(stec) else [])]):
         raise UsageError(f"evaluation.tap={experiment.suite.tap} is unknown: {nearest(experiment.suite.tap, readable)}")
     if stec.reads_group and "group" not in splits.train.fields:
         raise UsageError("this objective asks which samples belong together, but the data has no member `group`.")

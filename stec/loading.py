@@ -147,9 +147,9 @@ def unshared(
     """
     passes = 1 if num is None else min(-(-num // source.num_samples), MOST_PASSES)
     parts = []
-    for each in range(epoch, epoch + 2 * passes, 2):
-        order = epoch_order(source.shard_sizes, seed=seed, epoch=each, window=len(source.shard_sizes))
-        parts += [(each, part) for part in np.split(order, range(batch_size, source.num_samples, batch_size))]
+    for number in range(epoch, epoch + 2 * passes, 2):
+        order = epoch_order(source.shard_sizes, seed=seed, epoch=number, window=len(source.shard_sizes))
+        parts += [(number, part) for part in np.split(order, range(batch_size, source.num_samples, batch_size))]
     tally = tally or Tally(0.0, source.num_samples)
     for batch, damaged in _worked(partial(_pairs, source, decoder, space, seed), parts, _checked(num_workers)):
         tally.count(damaged)

@@ -13,12 +13,12 @@ from stec import build, catalogue
 from stec.build import Model
 from stec.data import Splits
 from stec.encoder import Encoder
-from stec.errors import UsageError
+from stec.errors import NonFinite, UsageError
 from stec.evaluation.features import Raw, extract
 from stec.evaluation.probes import Configured, Probe, Probed
 from stec.evaluation.suite import Row, Sources, Suite
 from stec.loading import each, examples, unshared
-from stec.objective import STEC
+from stec.objective import STEC, Term
 from stec.probe import OnlineProbe
 from stec.samples import Tally
 from stec.shards.reader import Shards
@@ -44,8 +44,9 @@ class Begun(NamedTuple):
 
 
 def projector(stec: STEC | None) -> nn.Module | None:
-    """The projector of the first identity model that has one, for tap="projector"."""
-    heads = [] if stec is None else [getattr(term, "projector", None) for term in stec.identity.values()]
+    """The projector of the first identity model that has one for pooled features, for tap="projector"."""
+    terms = [] if stec is None else [t for t in stec.identity.values() if isinstance(t, Term) and "pooled" in t.needs]
+    heads = [getattr(term, "projector", None) for term in terms]
     return next((head for head in heads if isinstance(head, nn.Module)), None)
 
 
@@ -115,8 +116,8 @@ class Measure:
         for label, source in compared.items():
             try:
                 rows[label] = self._compared(source)
-            except UsageError as reason:
-                log.info("no row for %s: %s", label, reason)
+            except (UsageError, NonFinite, RuntimeError) as reason:  # RuntimeError: torch's, of samples that do not fit
+                log.warning("no row for %s: %s", label, (str(reason) or type(reason).__name__).splitlines()[0])
         return rows
 
     def _compared(self, source: str | None) -> Row:

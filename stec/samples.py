@@ -188,7 +188,7 @@ def example(source: Source, number: int, read: Callable[[Mapping[str, bytes], Ma
     """read(members, meta) of one sample, or why it is damaged."""
     try:
         members = source.read(number)
-        with _named(source, number):
+        with _named(source, number, "the probe"):
             return read(members, source.meta)
     except DataError as error:
         return Damaged(number, str(error).removesuffix("."))
@@ -262,14 +262,14 @@ def _open(source: Source, decoder: Decoder, number: int) -> _Opened:
 
 
 @contextmanager
-def _named(source: Source, number: int) -> Iterator[None]:
-    """Errors within it say which sample; what is not a DataError is not the data's fault, but the decoder's."""
+def _named(source: Source, number: int, whose: str = "the decoder") -> Iterator[None]:
+    """Errors within it say which sample; what is not a DataError is not the data's fault, but the decoder's (whose)."""
     try:
         yield
     except DataError as error:
         raise DataError(f"{_origin(source, number)}: {error}") from error
     except Exception as error:
-        raise StecError(f"{_origin(source, number)}: the decoder failed: {type(error).__name__}: {error}") from error
+        raise StecError(f"{_origin(source, number)}: {whose} failed: {type(error).__name__}: {error}") from error
 
 
 def _origin(source: Source, number: int) -> str:

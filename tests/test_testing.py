@@ -30,6 +30,7 @@ def test_a_good_modality_passes():
     assert skipped - {f"{kind}: on a gpu" for kind in ("action_space", "decoder", "encoder")} == {
         "action_space: group law",
         "encoder: sequences",
+        "encoder: places of frames",
     }
     assert all(finding.words for finding in found.values() if finding.outcome == "skipped")
     assert len(found) > 35
@@ -62,6 +63,8 @@ BROKEN = [
     ("encoder", "Misnamed", "outputs", "dims and Features disagree on context"),
     ("encoder", "TooWide", "outputs", r"'pooled' has the shape \[8, 16\]; \[8, 17\] was expected"),
     ("encoder", "Hopless", "sequences", "it gives a sequence, but hop=0"),
+    ("encoder", "Hastes", "places of frames", "4 a frame, but hop=5"),
+    ("encoder", "Astray", "places of frames", "from where hop and centre=99 say"),
     ("encoder", "Restless", "evaluation mode", "differs from call to call"),
     ("encoder", "LooksAround", "alone as in a batch", "row 0 of a batch is another one if the row is alone"),
     ("encoder", "Unreached", "gradients", r"no gradient reaches 2 parameters, spare.weight, spare.bias first"),

@@ -19,6 +19,7 @@ from stec.cli.door import guarded
 from stec.errors import UsageError
 
 # These are taken as they are written: a folder may be called "Summer, 2024 (1)" or 007.
+TERMS = ("identity", "manipulation")
 PATHS = ("data", "weights", "resume", "run_dir")
 
 
@@ -69,7 +70,15 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     if "recipe" in plain:
         raise UsageError("the file of a recipe must begin with the line '# @package _global_'; this one does not.")
-    return {str(key): value for key, value in plain.items()}
+    return {str(key): _chosen_terms(value) if key in TERMS else value for key, value in plain.items()}
+
+
+def _chosen_terms(nodes: Any) -> Any:
+    """The models that a chosen file names. What else a recipe says of one, without naming it, is about a model that was
+    not chosen: recipe=quickstart manipulation=none leaves nothing but the weight of `binned`."""
+    if not isinstance(nodes, dict):
+        return nodes
+    return {key: node for key, node in nodes.items() if not (isinstance(node, dict) and "name" not in node)}
 
 
 def _list() -> None:

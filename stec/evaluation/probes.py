@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stec.encoder import Encoder, Features
-from stec.errors import UsageError
+from stec.errors import StecError, UsageError
 from stec.evaluation.adam import Adam
 from stec.evaluation.features import Table, finite, frozen
 from stec.evaluation.softmax import Lbfgs
@@ -82,7 +82,7 @@ def accuracy(
 ) -> dict[str, float]:
     """{"acc": share of the test rows read right, "majority": the same of naming the commonest train class always}."""
     train, test = (
-        table(encoder, probed.probe, samples(), device, max_rows=configured.max_rows, tell=tell).labelled()
+        table(encoder, probed.probe, samples(), device, max_rows=configured.max_rows, tell=tell)
         for samples in (probed.train, probed.test)
     )
     if not len(train.y) or not len(test.y):
@@ -100,8 +100,8 @@ def table(
     max_rows: int,
     tell: Callable[[str], None],
 ) -> Table:
-    """The rows of all samples, float32 on the CPU, in their order; of more than max_rows so many, evenly spread, which
-    is told. Encoded one sample at a time: lengths differ, and padding would change the last frames.
+    """The rows with a label of all samples, float32 on the CPU, in their order; of more than max_rows so many, evenly
+    spread, which is told. Encoded one sample at a time: lengths differ, and padding would change the last frames.
 
     NonFinite if a feature is not finite. Without any sample a table without rows.
     """
@@ -113,9 +113,10 @@ def table(
             with torch.autocast(torch.device(device).type, enabled=False):
                 rows, y = probe.rows(encoder, encoder(x.to(device).float()), labels)
             if rows.dim() != 2 or y.shape != rows.shape[:1]:
-                raise UsageError(
+                raise StecError(
                     f"a probe gave rows {list(rows.shape)} with labels {list(y.shape)}: [R, D] and [R] were expected."
                 )
+            rows, y = rows[y.to(rows.device) >= 0], y[y >= 0]
             # Every stride-th row of all: so never more than twice the rows wanted are held, however many there are.
             first = -seen % stride
             seen += len(rows)
@@ -126,7 +127,7 @@ def table(
                 xs, ys = [torch.cat(xs)[::2].contiguous()], [torch.cat(ys)[::2]]
     if not xs:
         return Table(torch.zeros(0, 0), torch.zeros(0, dtype=torch.int64))
-    found = Table(finite(torch.cat(xs), "a probe", "rows"), torch.cat(ys)).thinned(max_rows)
+    found = Table(finite(torch.cat(xs), "for a probe", "rows"), torch.cat(ys)).thinned(max_rows)
     if len(found.y) < seen:
         tell(f"{len(found.y):,} of {seen:,} rows are read, evenly spread")
     return found

@@ -30,8 +30,8 @@ class CPC(Term):
     """InfoNCE of the frames 1 ... `steps` ahead, mean over steps and anchors, in float32; each view apart.
 
     steps: K of the paper; one matrix W_k each. negatives: where they come from, see stec.negatives.MODES;
-    num_negatives: how many an anchor has, the same ones for all its steps, as in Riviere et al.'s CPC_audio.
-    score: z' W_k c, "dot", or that divided by the width of z, "mean" (CPC_audio's).
+    num_negatives: how many an anchor has, the same ones for all its steps, as in Riviere et al.'s code (ICASSP 2020).
+    score: z' W_k c, "dot", or that divided by the width of z, "mean" (theirs).
 
     The anchors are t = 0 ... T - steps - 1, those that have all their positives: so each step is judged at the same
     anchors, with the same negatives. Memory of a view: T - steps anchors of B sequences with `steps` predictions (width
@@ -117,7 +117,7 @@ class CPC(Term):
         return hits, count * self.steps
 
     def _check(self, batch: int, length: int, group: Tensor | None) -> None:
-        """UsageError if a global batch of so many sequences of this length has no positives or too few negatives."""
+        """UsageError if a global batch of so many sequences of this length has no positives or no negatives."""
         ahead = self.steps + (self.negatives == "same_sequence")
         if length <= ahead:
             raise UsageError(
@@ -128,12 +128,6 @@ class CPC(Term):
             raise UsageError("identity.cpc.negatives=other_sequences needs 2 or more sequences in a batch, not 1.")
         if self.negatives == "same_group" and group is None:
             raise UsageError("identity.cpc.negatives=same_group needs samples with a member `group`: these have none.")
-        frames = batch * length - (self.steps if self.negatives == "uniform" else 0)
-        if self.negatives in ("uniform", "permuted") and frames < self.num_negatives:
-            raise UsageError(
-                f"identity.cpc.num_negatives={self.num_negatives} is more than a batch of {batch} sequences of {length}"
-                f" frames offers an anchor, {frames}: choose fewer, or a larger batch_size."
-            )
 
     def chance(self) -> dict[str, float]:
         candidates = 1 + self.num_negatives

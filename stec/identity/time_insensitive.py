@@ -27,9 +27,9 @@ class TimeInsensitive(Term):
     """NT-Xent on projections of pairs of random frames, averaged over 2B anchors, draws and, by design, views.
 
     design: "windows": a frame of view 0 and a frame of view 1 are the same thing, wherever the views lie in their
-    recording (2 views); "frames": two different frames of one view are, each view apart (1 view is enough). All frames
-    of the other samples of the batch are other things. reads: which frames, "context" or "local"; num_frames: how many
-    such pairs are drawn from a sample (their losses are averaged).
+    recording (2 views); "frames": two different frames of one view are, each view apart (1 view is enough). The
+    frames that are drawn of the other samples of the batch are other things. reads: which frames, "context" or "local";
+    num_frames: how many such pairs are drawn from a sample (their losses are averaged).
     temperature: divides the cosines; hidden, out: widths of the projector; negatives: "global" (all ranks) or "local".
     """
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from stec.errors import DataError
 from stec.shards.index import NAME, Index, Table, read_index
-from stec.shards.table import is_sound, mapped
+from stec.shards.table import is_intact, mapped
 from stec.shards.tar import Shard
 
 MAX_OPEN = 32
@@ -41,7 +41,7 @@ class Shards:
     def read(self, sample: int) -> dict[str, bytes]:
         """{field: bytes} of a sample, without its key; DataError names shard and key if anything of it is damaged."""
         row = self._row(sample)
-        if not is_sound(row):
+        if not is_intact(row):
             raise DataError(
                 f"{self.where(sample)}: its row in {self._table.name} is damaged: `stec-shards index` again."
             )

@@ -45,7 +45,7 @@ def merged(parts: list[tuple[tuple[str, ...], np.ndarray]]) -> tuple[tuple[str, 
     return fields, whole
 
 
-def is_sound(row: np.void) -> bool:
+def is_intact(row: np.void) -> bool:
     """Whether a row is what was sealed."""
     data = row.tobytes()
     return zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little")

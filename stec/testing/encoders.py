@@ -67,6 +67,35 @@ def sequences(one: Encoding) -> None:
         require(most <= frames, f"`frames` calls {most} frames valid, but there are {frames}.")
 
 
+def places_of_frames(one: Encoding) -> None:
+    """Frame j of `local` looks at samples around hop * j + centre: labels of places are looked up by that."""
+    encoder = one.build().eval()
+    if "local" not in encoder.dims or encoder.hop < 1:
+        raise Skip("it gives no local frames, or no hop between them")
+    # Long enough that frames in the middle see neither end.
+    x = torch.cat([one.x[:1]] * 8, dim=-1).requires_grad_()
+    try:
+        local = encoder(x).local
+    except (RuntimeError, ValueError):
+        raise Skip("it takes samples of one length only") from None
+    assert local is not None
+    num = local.shape[1]
+    middle = [3 * num // 8, 5 * num // 8]
+    seen = []
+    for j in middle:
+        (gradient,) = torch.autograd.grad(local[0, j].square().sum(), x, retain_graph=True)
+        felt = gradient[0].flatten(0, -2).abs().sum(0).nonzero().squeeze(1)
+        require(len(felt) > 0, f"frame {j} of {num} looks at no sample at all.")
+        seen.append(float(felt[0] + felt[-1]) / 2)
+    step = (seen[1] - seen[0]) / (middle[1] - middle[0])
+    told = f"frames {middle[0]} and {middle[1]} look at samples around {seen[0]:g} and {seen[1]:g}"
+    require(abs(step - encoder.hop) <= 0.1 * encoder.hop, f"{told}: {step:g} a frame, but hop={encoder.hop}.")
+    off = seen[0] - (encoder.hop * middle[0] + encoder.centre)
+    require(
+        abs(off) <= encoder.hop, f"{told}, which is {off:g} samples from where hop and centre={encoder.centre:g} say."
+    )
+
+
 def evaluation_mode(one: Encoding) -> None:
     """In evaluation mode it is a function of its input, which it leaves as it is."""
     encoder, before = one.build().eval(), one.x.clone()
@@ -139,6 +168,7 @@ def on_a_gpu(one: Encoding) -> None:
 CHECKS: tuple[Callable[[Encoding], None], ...] = (
     outputs,
     sequences,
+    places_of_frames,
     evaluation_mode,
     alone_as_in_a_batch,
     gradients,

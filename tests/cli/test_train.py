@@ -10,6 +10,7 @@ from stec import build
 from stec.cli import eval as eval_command
 from stec.cli import export as export_command
 from stec.cli.train import main
+from stec.identity.simclr import SimCLR
 from stec.training import checkpoint
 
 
@@ -82,6 +83,20 @@ def test_without_manipulation_model_and_held_out_samples(place, capsys):
     assert not any(name.startswith(("eval/knn", "eval/linear")) for name in rows["trained"])
     assert "train/loss_manip" not in metrics(place / "plain")
     assert (place / "plain" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("word", "reads_group", "sentence"),
+    [
+        ("num_views=1", False, "num_views=1 is too few: this objective compares 2 views."),
+        ("seed=3", True, "this objective asks which samples belong together, but the data has no member `group`."),
+    ],
+)
+def test_what_an_objective_wants_of_the_data(word, reads_group, sentence, place, capsys, monkeypatch):
+    monkeypatch.setattr(SimCLR, "reads_group", reads_group)
+    assert main([*TINY, "data=pictures", "run_dir=wants", word]) == 2
+    assert f"stec: error: {sentence}\n" in capsys.readouterr().err
+    shutil.rmtree(place / "wants")
 
 
 def test_a_loss_that_is_no_number_any_more_ends_the_run(place, capsys):

@@ -5,7 +5,7 @@ import torch
 from toy_probe import Marks, Rows
 
 from stec.encoder import Features
-from stec.errors import NonFinite, UsageError
+from stec.errors import NonFinite, StecError, UsageError
 from stec.evaluation.adam import Adam
 from stec.evaluation.features import Table
 from stec.evaluation.probes import Configured, Probed, accuracy, table
@@ -69,7 +69,7 @@ def test_what_is_not_finite_or_does_not_fit_together_is_refused():
         def forward(self, x):
             return Features(x.mean(dim=(1, 2)), context=x[:, 0] / 0)
 
-    with pytest.raises(UsageError, match=r"rows \[4, 7\] with labels \[3\]"):
+    with pytest.raises(StecError, match=r"rows \[4, 7\] with labels \[3\]"):
         table(Rows(), Odd(None), sequences(4), max_rows=9, tell=silent)
     with pytest.raises(NonFinite, match="4 of 4 rows are not finite"):
         table(Endless(), Marks(None), sequences(4), max_rows=9, tell=silent)

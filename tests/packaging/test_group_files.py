@@ -56,8 +56,10 @@ def test_the_file_of_a_model_holds_its_weight_and_signature_under_its_name(kind,
         return
     ((name, node),) = read(path).items()
     assert name == path.stem
-    assert next(iter(node)) == "weight"
-    fits(find(kind, name), {key: value for key, value in node.items() if key != "weight"}, f"{kind}.{name}")
+    assert list(node)[:2] == ["name", "weight"]
+    assert node["name"] == name
+    own = {key: value for key, value in node.items() if key not in ("name", "weight")}
+    fits(find(kind, name), own, f"{kind}.{name}")
 
 
 def test_there_is_a_file_for_every_identity_and_manipulation_model():

@@ -13,12 +13,11 @@ import pytest
 import torch
 from audio.toy_sound import write_corpus
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from PIL import Image
 
 from stec import build
 from stec.cli.recipes import listing, own
-from stec.cli.train import main
+from stec.cli.train import _plain, main
 from stec.experiment import Experiment
 from stec.shards.writer import write_split
 from stec.training.run import Run, flat
@@ -35,9 +34,7 @@ NUM_PICTURES = 8
 
 def composed(*words: str) -> dict[str, Any]:
     with initialize_config_dir(version_base="1.3", config_dir=str(own())):
-        node = OmegaConf.to_container(compose("train", overrides=list(words)), resolve=True)
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}
+        return _plain(compose("train", overrides=list(words)))
 
 
 def head(name: str) -> list[str]:
@@ -138,6 +135,14 @@ def test_the_recipes_of_sound_differ_in_one_term_each(name):
     assert asked.pop("actions.temporal_window.max_offset") == (None, 2.0)
     assert asked["manipulation.binned.weight"] == ("absent", 1.0)
     assert all(key.startswith("manipulation.binned.") for key in asked)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_chosen_on_the_command_line_is_all_there_is(name):
+    """Though a recipe says something of a model that was not chosen."""
+    config = composed(f"recipe={name}", "manipulation=none", "identity=simclr")
+    assert (config["manipulation"], list(config["identity"])) == ({}, ["simclr"])
+    assert Experiment(config).spec["manipulation"] == {}
 
 
 def test_the_offset_can_be_that_of_frames():
