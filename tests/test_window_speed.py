@@ -33,6 +33,14 @@ def test_all_ways_give_the_same_windows(tool):
             np.testing.assert_array_equal(np.asarray(found[0] if isinstance(found, tuple) else found).squeeze(), full)
 
 
+def test_a_measurement_goes_on_until_the_clock_can_tell(tool, monkeypatch):
+    calls = []
+    monkeypatch.setattr(tool.time, "process_time", lambda: 0.002 * len(calls))
+    assert tool.measured(calls.append) == pytest.approx(0.002)
+    assert len(calls) * 0.002 >= 0.05
+    assert calls == list(range(tool._COUNT)) * (len(calls) // tool._COUNT)
+
+
 def test_the_table_has_a_row_for_each_way(tool, monkeypatch, capsys, tmp_path):
     x = np.random.default_rng(0).integers(-3000, 3000, 12 * 16_000).astype(np.int16)
     (tmp_path / "a.flac").write_bytes(tool.flac(x))

@@ -3,8 +3,8 @@
     python tools/window_speed.py [FOLDER] [--size 20480] [--rounds 7]
 
 FOLDER: FLAC files, of which those of 12 to 17 seconds are taken; without it, 14 seconds are synthesised. The ways are
-taken in turn, round after round, in this process (one thread, its own CPU time); medians over the rounds are printed,
-each with its ratio to a full decode by soundfile of the same kind of file and of FLAC.
+taken in turn, round after round, in this process (one thread, its own CPU time, at least 50 ms for each); medians over
+the rounds are printed, each with its ratio to a full decode by soundfile of the same kind of file and of FLAC.
 """
 
 import argparse
@@ -27,7 +27,9 @@ from stec_audio.reading import RATE
 from stec_audio.wav import to_wav
 
 _COUNT = 20
-"""Recordings, and windows in a round of one way."""
+"""Recordings, and windows between two looks at the clock."""
+_LEAST = 0.05
+"""Seconds of CPU time that a measurement takes at least."""
 
 
 def synthesised() -> list[bytes]:
@@ -91,6 +93,16 @@ def ways(decoder: Window, space: Compose, size: int, flacs: list[bytes]) -> dict
     }
 
 
+def measured(cut: Callable[[int], object]) -> float:
+    """Seconds of CPU time for one window: over all recordings again and again, until the clock can tell."""
+    begun, num, spent = time.process_time(), 0, 0.0
+    while spent < _LEAST:
+        for i in range(_COUNT):
+            cut(i)
+        num, spent = num + _COUNT, time.process_time() - begun
+    return spent / num
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=Path)
@@ -107,11 +119,9 @@ def main() -> int:
     seconds: dict[str, list[float]] = {name: [] for name in each}
     for number in range(arguments.rounds + 1):
         for name, cut in each.items():
-            begun = time.process_time()
-            for i in range(_COUNT):
-                cut(i)
+            spent = measured(cut)
             if number:  # the first round warms up
-                seconds[name].append((time.process_time() - begun) / _COUNT)
+                seconds[name].append(spent)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     whole = medians["flac, soundfile full decode"]
     print("| way | windows/s | ms | x full decode | x full decode of FLAC |")

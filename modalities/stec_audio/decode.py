@@ -1,6 +1,6 @@
 """Bytes -> the views of a recording, cut out while it is read: what lies between them is not decoded.
 
-Legend: V views, P parameters of an action, L samples of a view, N samples of the recording at `rate`.
+Legend: V views, P parameters of an action, L samples of a view, N samples of the recording at 16 kHz.
 """
 
 import math
@@ -12,11 +12,11 @@ from torch import Tensor
 from stec.actions import Compose
 from stec.errors import DataError, UsageError
 from stec_audio.actions import TemporalWindow
-from stec_audio.reading import EXTENSIONS, FASTEST, MAX_SECONDS, RATE, SLOWEST, Sound, resampler, to_int16
+from stec_audio.reading import EXTENSIONS, MAX_SECONDS, Sound, resampler, to_int16
 
 
 class Window:
-    """Every view, int16 [1, L], at `rate` Hz and mono: the window of the action, at its speed.
+    """Every view, int16 [1, L], at 16 kHz and mono: the window of the action, at its speed.
 
     short: what to do with recordings shorter than the longest window: "pad" puts zeros at their end, "refuse" calls
     them damaged samples. quiet: "keep", or "refuse" to call a sample damaged if each of its drawn windows is digital
@@ -31,13 +31,10 @@ class Window:
         self,
         space: Compose,
         *,
-        rate: int = RATE,
         short: str = "pad",
         quiet: str = "keep",
         max_seconds: float = MAX_SECONDS,
     ):
-        if not SLOWEST <= rate <= FASTEST:
-            raise UsageError(f"decoder.rate={rate} must be from {SLOWEST} to {FASTEST} Hz.")
         if short not in ("pad", "refuse"):
             raise UsageError(f"decoder.short={short!r} is unknown: choose pad or refuse.")
         if quiet not in ("keep", "refuse"):
@@ -49,7 +46,7 @@ class Window:
             raise UsageError(
                 f"decoder=window performs the first part of the action space, which is {name!r}, not a temporal window."
             )
-        self.rate, self.short, self.quiet, self.max_seconds = rate, short, quiet, max_seconds
+        self.short, self.quiet, self.max_seconds = short, quiet, max_seconds
         self.size, self._columns = part.size, space.slices[name]
         self._longest = max(round(part.size * speed) for speed in part.speeds)
 
@@ -90,7 +87,7 @@ class Window:
         return x.float() / 32768
 
     def _open(self, raw: bytes) -> Sound:
-        return Sound(raw, rate=self.rate, max_seconds=self.max_seconds)
+        return Sound(raw, max_seconds=self.max_seconds)
 
     def _cut(self, sound: Sound, start: int, speed: float) -> np.ndarray:
         """int16 [L]: from `start` on, `speed` samples of the recording for each of the view; zeros beyond its ends.

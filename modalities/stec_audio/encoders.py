@@ -31,6 +31,7 @@ class Cpc(Encoder):
     pooled: the mean of the context over time; layer "last": the context of the last frame.
     """
 
+    takes = "float [B, 1, L] in [-1, 1] at 16 kHz"
     hop = 160
 
     def __init__(

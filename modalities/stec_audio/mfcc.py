@@ -9,8 +9,9 @@ from torchaudio import functional, transforms
 
 from stec.encoder import Encoder, Features
 from stec.errors import UsageError
+from stec_audio.reading import RATE
 
-_RATE, _WINDOW, _HOP = 16_000, 400, 160
+_WINDOW, _HOP = 400, 160
 _WIDEST = 80  # more mel bands than this, and the lowest fall between the frequencies of a 25 ms window
 
 
@@ -23,6 +24,7 @@ class Mfcc(Encoder):
     D = num_coefficients * (1 + deltas). local and context are the frames, pooled their mean, layer "last" the last one.
     """
 
+    takes = "float [B, 1, L] in [-1, 1] at 16 kHz"
     hop = _HOP
     centre = _WINDOW / 2
 
@@ -37,7 +39,7 @@ class Mfcc(Encoder):
         if not 0 <= deltas <= 2:
             raise UsageError(f"encoder.deltas={deltas} must be 0, 1 or 2.")
         spectrogram = {"n_fft": _WINDOW, "hop_length": _HOP, "n_mels": num_mels, "center": False}
-        self.mfcc = transforms.MFCC(_RATE, num_coefficients, melkwargs=spectrogram)
+        self.mfcc = transforms.MFCC(RATE, num_coefficients, melkwargs=spectrogram)
         self.deltas = deltas
         self.dims = dict.fromkeys(("pooled", "local", "context", "last"), num_coefficients * (1 + deltas))
 

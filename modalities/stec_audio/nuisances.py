@@ -13,6 +13,7 @@ from torch import Tensor
 from stec.actions import Component, Relative
 from stec.errors import UsageError
 from stec.rng import bits, uniform
+from stec_audio.reading import RATE
 
 # Order of each flank of the band-pass: 24 dB per octave, as of two biquads in a row.
 _ORDER = 4
@@ -116,7 +117,7 @@ class BandPass(_Nuisance):
     """What is below one frequency and above another taken off, with probability p, as by a telephone.
 
     low, high: ranges of the two edges in Hz (log-uniform): there the power has fallen to half, from there on it falls
-    by 24 dB per octave. Without shift in time (zero phase). rate: samples per second.
+    by 24 dB per octave. Without shift in time (zero phase).
 
     Parameters [B, 2]: the two edges in Hz, 0 if left alone.
     """
@@ -129,17 +130,14 @@ class BandPass(_Nuisance):
         low: tuple[float, float] = (50.0, 300.0),
         high: tuple[float, float] = (3000.0, 7000.0),
         p: float = 0.5,
-        rate: int = 16_000,
     ):
-        if rate < 1:
-            raise UsageError(f"actions.band_pass.rate={rate} must be at least 1 sample per second.")
         self.low, self.high = _checked_range("band_pass.low", low, "Hz"), _checked_range("band_pass.high", high, "Hz")
-        if not 0 < low[0] <= low[1] < high[0] <= high[1] <= rate / 2:
+        if not 0 < low[0] <= low[1] < high[0] <= high[1] <= RATE / 2:
             raise UsageError(
                 f"actions.band_pass.low={list(low)} and .high={list(high)} must be frequencies above 0 and up to half"
-                f" the rate ({rate / 2:g} Hz), all of `low` below all of `high`."
+                f" the sampling rate ({RATE / 2:g} Hz), all of `low` below all of `high`."
             )
-        self.p, self.rate = _checked_probability("band_pass", p), rate
+        self.p = _checked_probability("band_pass", p)
 
     def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
         """float32 [B, 2] for keys int64 [B, 3]."""
@@ -152,8 +150,8 @@ class BandPass(_Nuisance):
     def change(self, x: Tensor, action: Tensor) -> Tensor:
         num = x.shape[-1]
         # A multiple of a power of 2: prime numbers of samples are transformed slowly.
-        padded = -(-(num + round(_MARGIN * self.rate)) // 1024) * 1024
-        frequency = torch.fft.rfftfreq(padded, 1 / self.rate, device=x.device, dtype=x.dtype)
+        padded = -(-(num + round(_MARGIN * RATE)) // 1024) * 1024
+        frequency = torch.fft.rfftfreq(padded, 1 / RATE, device=x.device, dtype=x.dtype)
         # 0, of those not touched, must not be divided by; nor is 0 Hz a frequency to divide by.
         low, high = action.to(x.dtype).clamp(min=1e-3).split(1, dim=1)
         kept = 1 + (low / frequency.clamp(min=1e-3)) ** (2 * _ORDER)

@@ -84,9 +84,9 @@ class LibriSpeech:
         """Samples of a split in hashed order; DataError names a damaged file, or labels that are not of its length."""
         utterances = self._parts[split]
         number = {speaker: str(index).encode() for index, speaker in enumerate(self.classes)}
-        each = recorded((utterance.path for utterance in utterances), split, pcm=self._pcm)
+        each = recorded(((utterance, utterance.path) for utterance in utterances), split, pcm=self._pcm)
         transcripts = _Transcripts()
-        for count, (utterance, one) in enumerate(zip(utterances, each, strict=True)):
+        for count, (utterance, one) in enumerate(each):
             path = utterance.path.relative_to(self._root).as_posix()
             sample = {
                 "__key__": f"{split}-{count:08d}",
@@ -139,6 +139,8 @@ def _subset(source: str, subset: str | None) -> Path:
     found = [path for path in sorted(root.iterdir()) if path.is_dir() and _is_subset(path)]
     names = ", ".join(path.name for path in found)
     if subset is not None:
+        if root.absolute().name == subset and _is_subset(root):
+            return root
         if (chosen := next((path for path in found if path.name == subset), None)) is None:
             raise UsageError(f"packer.subset={subset}: there is no such subset in {root}: there is {names or 'none'}.")
         return chosen

@@ -11,7 +11,7 @@ Legend: N samples, n labels, T frames, D width of the features.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,25 +19,9 @@ from torch import Tensor
 from stec.encoder import Encoder, Features
 from stec.errors import DataError, UsageError
 from stec_audio.labels import HOP, WIDTH, num_labels
+from stec_audio.probed import Decoder, payload, sequence
 
-RATE = 16_000
-"""Samples per second that the rule above counts."""
 _LAYERS = ("context", "local")
-
-
-class Decoder(Protocol):
-    """What the probe asks of a decoder."""
-
-    @property
-    def extensions(self) -> tuple[str, ...]: ...
-
-    @property
-    def rate(self) -> int: ...
-
-    def all(self, raw: bytes) -> Tensor:
-        """The whole recording, int16 [1, N]."""
-
-    def finish(self, x: Tensor) -> Tensor: ...
 
 
 def frame_of(labels: Tensor, hop: int, centre: float) -> Tensor:
@@ -57,8 +41,6 @@ class Phones:
             raise UsageError(f"layer={layer!r} is unknown: choose one of {', '.join(_LAYERS)}.")
         if not hasattr(decoder, "all"):
             raise UsageError("name=phones needs a decoder that gives whole recordings, such as window.")
-        if decoder.rate != RATE:
-            raise UsageError(f"name=phones counts samples at {RATE} Hz, but dataset.decoder.rate={decoder.rate}.")
         self.needs = frozenset({layer})
         self.layer, self._decoder = layer, decoder
 
@@ -90,24 +72,6 @@ class Phones:
 
     def describe(self) -> str:
         return f"a label every 10 ms of whole recordings, read from the frame of {self.layer} nearest to its centre"
-
-
-def payload(decoder: Any, members: Mapping[str, bytes]) -> bytes:
-    """The bytes of a sample that the decoder reads; DataError if there are none."""
-    extension = next((each for each in decoder.extensions if each in members), None)
-    if extension is None:
-        raise DataError(
-            f"nothing to decode: there is {', '.join(members)}, wanted is one of {', '.join(decoder.extensions)}."
-        )
-    return members[extension]
-
-
-def sequence(features: Features, layer: str) -> Tensor:
-    """The valid frames [T, D] of the first sample."""
-    frames = features.context if layer == "context" else features.local
-    if frames is None:
-        raise UsageError(f"this encoder gives no {layer}.")
-    return frames[0] if features.frames is None else frames[0, : int(features.frames[0])]
 
 
 def _labels(text: bytes, num_classes: int) -> Tensor:

@@ -16,6 +16,7 @@ from stec import affine
 from stec.actions import Compose
 from stec.errors import UsageError
 from stec_audio.actions import TemporalWindow
+from stec_audio.reading import RATE
 
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -30,7 +31,7 @@ _CAPTION, _GAP, _ARROW = 34, 20, 46
 _FINE = 3  # drawn this many times larger and then reduced, which smooths
 _FONT = 24
 _INSET = 9  # the second window is drawn lower, so that the first is seen where they lie upon each other
-_BEYOND = 4.0  # how far before and after a recording a window is followed, in its lengths
+_BEYOND = 4.0  # how far before and after a recording the second window is followed, in lengths of the longer one
 
 _RATIO, _OFFSET = affine.entry_names("t")
 _MEANINGS = {
@@ -44,25 +45,20 @@ class _Whole(Protocol):
 
 
 class Windows:
-    """Draws the windows of `space`, which must have a temporal_window among its parts; UsageError otherwise.
-
-    rate: samples per second, to tell seconds.
-    """
+    """Draws the windows of `space`, which must have a temporal_window among its parts; UsageError otherwise."""
 
     legend = (
         "Blue: view 1, orange: view 2. The arrow leads from the middle of the first window to that of the second; a"
         " half-window is half of view 1. Views are drawn as the network hears them, each as high as it is loud at most."
     )
 
-    def __init__(self, space: Compose, *, rate: int = 16_000):
-        if rate < 1:
-            raise UsageError(f"dataset.picture.rate={rate} must be at least 1 sample per second.")
+    def __init__(self, space: Compose):
         found = [(name, part) for name, part in space.parts.items() if isinstance(part, TemporalWindow)]
         if not found:
             known = ", ".join(space.parts)
             raise UsageError(f"pictures of windows need a temporal_window, but the actions are: {known}.")
         name, self._window = found[0]
-        self._columns, self.rate = space.slices[name], rate
+        self._columns = space.slices[name]
         # Only the egocentric frame is in the coordinates of the first view, which is where words and windows live.
         self._units = {c.name: c.unit for c in self._window.components}
         self._felt = self._units[_OFFSET] == "half-windows"
@@ -83,7 +79,7 @@ class Windows:
         return self._drawn(
             source,
             windows,
-            f"{way / half:+.2f} half-windows ({way / self.rate:+.2f} s)",
+            f"{way / half:+.2f} half-windows ({way / RATE:+.2f} s)",
             views[:2],
             ("view 1", "view 2"),
         )
@@ -100,7 +96,7 @@ class Windows:
         way, reach = known[_OFFSET] * half, known[_RATIO] * half
         middle = start + half + way
         windows = torch.tensor([[start, start + length], [middle - reach, middle + reach]], dtype=torch.float64)
-        said = f"{known[_OFFSET]:+.2f} half-windows ({way / self.rate:+.2f} s)"
+        said = f"{known[_OFFSET]:+.2f} half-windows ({way / RATE:+.2f} s)"
         if not self._felt:
             windows, said = windows[:1], ""
         views = (a[..., start : start + length], b[..., own[0] : sum(own)])
@@ -127,8 +123,9 @@ class Windows:
     ) -> bytes:
         """windows [1 or 2, 2]: first and last sample of each on the recording; said: what stands at the arrow."""
         num = source.shape[-1]
-        low = min(0.0, max(float(windows.min()), -_BEYOND * num))
-        high = max(float(num), min(float(windows.max()), (1 + _BEYOND) * num))
+        reach = _BEYOND * max(num, float(windows[0, 1] - windows[0, 0]))
+        low = min(0.0, max(float(windows.min()), -reach))
+        high = max(float(num), min(float(windows.max()), num + reach))
         ruler = _WIDTH / (high - low)
         top = _ARROW + _TALL + _CAPTION + _GAP
         canvas = _Canvas(_WIDTH, top + _LOW + _CAPTION)
@@ -141,16 +138,16 @@ class Windows:
         for (left, right), colour, inset in zip(across, COLOURS, (0, _INSET), strict=False):
             canvas.frame((left, _ARROW + inset, right, _ARROW + _TALL - inset), colour)
         if said:
-            middles = [sum(edges) / 2 for edges in across]
+            middles = [min(max(sum(edges) / 2, 0), _WIDTH) for edges in across]
             canvas.arrow(middles[0], middles[1], _ARROW - 10, COLOURS[1], said)
-        canvas.text(0, _ARROW + _TALL + 4, f"recording, {num / self.rate:.2f} s", _GREY)
+        canvas.text(0, _ARROW + _TALL + 4, f"recording, {num / RATE:.2f} s", _GREY)
         wide = (_WIDTH - _GAP) / 2
         for number, (view, name, colour) in enumerate(zip(views, names, COLOURS, strict=True)):
             left = number * (wide + _GAP)
             box = (left, top, left + wide, top + _LOW)
             canvas.wave(view, box, colour)
             canvas.frame(box, colour)
-            canvas.text(left, top + _LOW + 4, f"{name}, {view.shape[-1] / self.rate:.2f} s", colour)
+            canvas.text(left, top + _LOW + 4, f"{name}, {view.shape[-1] / RATE:.2f} s", colour)
         return canvas.png()
 
 
@@ -181,8 +178,9 @@ class _Canvas:
     def frame(self, box: Box, colour: Colour) -> None:
         """A rectangle with a pale rim, so that it is seen on any ground."""
         edges = [edge * _FINE for edge in box]
-        edges = [edges[0], edges[1], min(max(edges[2], edges[0] + 8 * _FINE), self._picture.width - 1), edges[3]]
-        edges[0] = max(0.0, min(edges[0], edges[2] - 8 * _FINE))
+        # Of what lies beyond the picture, an edge is seen at its border.
+        edges[0] = min(max(edges[0], 0.0), self._picture.width - 1 - 8 * _FINE)
+        edges[2] = min(max(edges[2], edges[0] + 8 * _FINE), self._picture.width - 1)
         self._draw.rectangle(edges, outline=(255, 255, 255, 200), width=6 * _FINE)
         inner = [edges[0] + _FINE, edges[1] + _FINE, edges[2] - _FINE, edges[3] - _FINE]
         self._draw.rectangle(inner, outline=(*colour, 255), width=4 * _FINE)

@@ -1,7 +1,7 @@
 """Bytes -> samples. Nothing is allocated for a recording before its header has been checked, and a window is read
 without decoding what lies around it.
 
-Legend: N samples of the recording at `rate`, T samples of a window.
+Legend: N samples of the recording at 16 kHz, T samples of a window.
 """
 
 import io
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EXTENSIONS = ("flac", "wav", "mp3", "ogg")
 RATE = 16_000
+"""Samples per second of everything in this package: what is read at another rate is resampled."""
 SLOWEST, FASTEST, MOST_CHANNELS = 1_000, 384_000, 32
 """Sampling rates in Hz, and channels, that a header may state."""
 MAX_SECONDS = 3600.0
@@ -31,6 +32,9 @@ MAX_SECONDS = 3600.0
 _FORMATS = ("FLAC", "WAV", "WAVEX", "RF64", "OGG", "MP3")
 # Longer stretches are read piece by piece: 6 s, at most 400 MB even at the highest rate with all channels.
 _PIECE = 96_000
+# A seek into the last page of a Vorbis stream lands late, so it is entered before: a page has 255 packets of at most
+# 1024 samples.
+_LONGEST_PAGE = 1 << 18
 # What a header says of its own length if it was written into a pipe.
 _UNKNOWN = 1 << 40
 # 44.1 kHz -> 16 kHz is 441:160. The filter bank has the product of the two as its size.
@@ -61,13 +65,13 @@ def _blamed_on_data(what: str) -> Iterator[None]:
 class Sound:
     """A recording whose header has been read: FLAC, WAV, OGG (Vorbis, Opus) or MP3.
 
-    native_rate, channels: as stored. rate: of everything that is read here; num_samples: N at that rate.
+    native_rate, channels: as stored. num_samples: N at 16 kHz, as all that is read here.
     DataError if the bytes are not such a recording, or if the header promises what no recording is: more than
     max_seconds, a rate or a number of channels out of range; and if a WAV has fewer bytes than its header promises.
     """
 
-    def __init__(self, raw: bytes, *, rate: int = RATE, max_seconds: float = MAX_SECONDS):
-        self._raw, self.rate = raw, rate
+    def __init__(self, raw: bytes, *, max_seconds: float = MAX_SECONDS):
+        self._raw = raw
         header = wav.parse(raw)
         if header is not None and header.missing:
             raise DataError(f"truncated: by its header, {header.missing} bytes are missing at its end.")
@@ -80,15 +84,15 @@ class Sound:
             self.native_rate, self.channels, self._frames = stream.samplerate, stream.channels, stream.frames
             self._format, self._exact = stream.format, stream.subtype == "PCM_16"
         self._check(max_seconds)
-        shared = math.gcd(self.native_rate, rate)
-        self._native, self._wanted = self.native_rate // shared, rate // shared
+        shared = math.gcd(self.native_rate, RATE)
+        self._native, self._wanted = self.native_rate // shared, RATE // shared
         if self._native * self._wanted > _LARGEST_RATIO:
-            raise DataError(f"{self.native_rate} Hz has no simple ratio to {rate} Hz: resample it beforehand.")
+            raise DataError(f"{self.native_rate} Hz has no simple ratio to {RATE} Hz: resample it beforehand.")
         # As many as torchaudio's resampler gives.
         self.num_samples = -(-self._frames * self._wanted // self._native)
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """int16 [stop - start]: the samples start .. stop of the recording, all channels averaged, at `rate`.
+        """int16 [stop - start]: the samples start .. stop of the recording, all channels averaged, at 16 kHz.
 
         They are the stored numbers if the source has 16 bits, one channel and this rate; else rounded, and clipped at
         full scale. The result does not depend on what else is read. DataError if the stream ends or breaks before
@@ -148,7 +152,11 @@ class Sound:
         elif start != self._at:
             if self._format == "OGG" and self._at:  # sought from elsewhere, a little further on, Vorbis errs
                 self._open()
-            self._stream.seek(start)
+            entry = start
+            if self._stream.subtype == "VORBIS":
+                entry = min(start, max(0, self._frames - _LONGEST_PAGE))
+            self._stream.seek(entry)
+            self._stream.read(start - entry, dtype="float32")
 
     def _open(self) -> _Stream:
         if not self._raw:

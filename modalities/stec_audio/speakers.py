@@ -4,28 +4,16 @@ Legend: L samples of a window, T frames, D width of the features.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stec.encoder import Encoder, Features
 from stec.errors import DataError, UsageError
-from stec_audio.phones import payload, sequence
+from stec_audio.probed import Decoder, payload, sequence
 
 _POOLS = ("mean", "last")
-
-
-class Decoder(Protocol):
-    """What the probe asks of a decoder."""
-
-    @property
-    def extensions(self) -> tuple[str, ...]: ...
-
-    def whole(self, raw: bytes) -> Tensor:
-        """The window in the middle, int16 [1, L]."""
-
-    def finish(self, x: Tensor) -> Tensor: ...
 
 
 class Speaker:

@@ -60,6 +60,7 @@ def test_the_default_is_the_network_of_greedy_infomax():
     convs = 512 * (10 + 8 * 512 + 3 * 4 * 512 + 5)
     assert sum(p.numel() for p in encoder.parameters()) == convs + 3 * 256 * (512 + 256 + 2)
     assert encoder.dims == {"pooled": 256, "local": 512, "context": 256, "last": 256}
+    assert encoder.takes == "float [B, 1, L] in [-1, 1] at 16 kHz"
 
 
 @pytest.mark.parametrize("context", ["gru", "lstm", "linear", "none"])

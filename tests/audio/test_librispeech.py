@@ -88,7 +88,7 @@ def test_it_goes_through_the_command_line(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr()
     assert "24 samples in 1 shard" in told.out
     assert "fields cls group json phones txt wav; 3 classes: 251, 84, 9" in told.out
-    assert "train: 24 recordings, 0.00 hours, 0.1 MB of 16-bit PCM, 0.1 MB as they were" in told.err
+    assert "train: 24 recordings, 3.8 seconds, 124 kB of 16-bit PCM, 102 kB as they were" in told.err
     assert shards.main(["verify", str(tmp_path / "out")]) == 0
 
 
@@ -174,6 +174,10 @@ def test_which_subset(tmp_path):
     (tmp_path / "LibriSpeech" / "notes").mkdir()
     for source in (tmp_path, tmp_path / "LibriSpeech", tmp_path / "LibriSpeech" / "dev-clean"):
         assert len(ids(LibriSpeech(str(source), holdout=0), "train")) == 24
+    itself = LibriSpeech(str(tmp_path / "LibriSpeech" / "dev-clean"), subset="dev-clean", holdout=0)
+    assert len(ids(itself, "train")) == 24
+    with pytest.raises(UsageError, match=r"subset=test-clean: there is no such subset in .*dev-clean: there is none"):
+        LibriSpeech(str(tmp_path / "LibriSpeech" / "dev-clean"), subset="test-clean")
     fill(tmp_path / "LibriSpeech", "test-clean", "wav")
     with pytest.raises(UsageError, match="subset must say which of these to pack: dev-clean, test-clean"):
         LibriSpeech(str(tmp_path))

@@ -62,6 +62,7 @@ def test_frames_follow_the_rule_of_the_phone_labels(length, frames):
 def test_a_frame_is_centred_on_the_200th_of_its_400_samples():
     encoder = Mfcc(deltas=0)
     assert (encoder.hop, encoder.centre) == (160, 200)
+    assert encoder.takes == "float [B, 1, L] in [-1, 1] at 16 kHz"
     for i in (2, 9):
         x = (sound(1, 4000) + 0.01).requires_grad_()
         encoder(x).local[0, i].sum().backward()

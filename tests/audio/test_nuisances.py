@@ -164,7 +164,6 @@ def test_nuisances_are_performed_and_never_predicted(make):
         (BandPass, {"low": (0.0, 100.0)}, "actions.band_pass.low="),
         (BandPass, {"low": (100.0, 3000.0)}, "below"),
         (BandPass, {"high": (4000.0, 9000.0)}, "8000 Hz"),
-        (BandPass, {"rate": 0}, "rate=0"),
     ],
 )
 def test_refusals(make, options, sentence):

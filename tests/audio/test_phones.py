@@ -17,7 +17,6 @@ class Decoder:
     """Recordings as they lie in memory, int16."""
 
     extensions = ("flac", "wav")
-    rate = 16_000
 
     def all(self, raw):
         return torch.from_numpy(np.frombuffer(raw, np.int16).copy())[None]
@@ -116,9 +115,5 @@ def test_samples_without_labels_are_passed_over_and_damaged_ones_refused():
 def test_slips():
     with pytest.raises(UsageError, match=r"^layer='last' is unknown: choose one of context, local\.$"):
         Phones(Decoder(), layer="last")
-    slow = Decoder()
-    slow.rate = 8000
-    with pytest.raises(UsageError, match=r"16000 Hz, but dataset\.decoder\.rate=8000"):
-        Phones(slow)
     with pytest.raises(UsageError, match="whole recordings"):
-        Phones(SimpleNamespace(extensions=("flac",), rate=16_000))
+        Phones(SimpleNamespace(extensions=("flac",)))

@@ -46,7 +46,7 @@ def placed(*starts, length=1000, num=NUM):
 
 def drawn(*starts, num=NUM, length=1000):
     views = tuple(sound(1000).float() / 32768 for _ in range(2))
-    return pixels(Windows(space(), rate=1000).pair(sound(num), placed(*starts, length=length, num=num), views))
+    return pixels(Windows(space()).pair(sound(num), placed(*starts, length=length, num=num), views))
 
 
 @pytest.mark.parametrize("starts", [(1000, 5000), (6500, 500), (0, 7000), (3000, 3600)])
@@ -104,12 +104,33 @@ def test_silence_is_drawn_too():
 
 
 def test_the_answer_is_drawn_on_the_middle_of_the_first_recording():
-    pictures = Windows(space(), rate=1000)
+    pictures = Windows(space())
     picture = pixels(pictures.answer(sound(), sound(1000), {"linear_tt": 2.0, "translation_t": -3.0}))
     row = picture[_ARROW + _INSET + 6 : _ARROW + _INSET + 8]
     for colour, edges in zip(COLOURS, ((3500, 4500), (4000 - 1500 - 1000, 4000 - 1500 + 1000)), strict=True):
         found = near(row, colour).all(axis=0).nonzero()[0]
         assert all(np.abs(found - edge / NUM * _WIDTH).min() <= 4 for edge in edges)
+
+
+def test_all_of_the_first_window_is_drawn_however_short_the_recording():
+    picture = pixels(Windows(space()).answer(sound(100), sound(), {"linear_tt": 1.0, "translation_t": 1.0}))
+    row = picture[_ARROW + _INSET + 6 : _ARROW + _INSET + 8]
+    for colour, edges in zip(COLOURS, ((0, 1000), (500, 1500)), strict=True):
+        found = near(row, colour).all(axis=0).nonzero()[0]
+        assert all(np.abs(found - edge / 1500 * _WIDTH).min() <= 4 for edge in edges)
+    arrow = near(picture[_ARROW - 20 : _ARROW - 2], COLOURS[1]).any(axis=0).nonzero()[0]
+    assert abs(arrow.min() - 500 / 1500 * _WIDTH) <= 3
+    assert abs(arrow.max() - 1000 / 1500 * _WIDTH) <= 3
+
+
+@pytest.mark.parametrize(("moved", "edge"), [(-99.0, 0), (99.0, _WIDTH - 1)])
+def test_a_second_window_far_away_is_seen_at_the_border(moved, edge):
+    picture = pixels(Windows(space()).answer(sound(1000), sound(), {"translation_t": moved}))
+    border = slice(0, 10) if edge == 0 else slice(_WIDTH - 10, _WIDTH)
+    assert near(picture[_ARROW + _INSET : _ARROW + _TALL - _INSET, border], COLOURS[1]).any()
+    arrow = near(picture[_ARROW - 20 : _ARROW - 2], COLOURS[1]).any(axis=0).nonzero()[0]
+    assert min(abs(arrow - edge)) <= 2
+    assert near(picture[_ARROW : _ARROW + _TALL], COLOURS[0]).any()
 
 
 def test_words():
@@ -149,5 +170,3 @@ def test_the_source_is_the_whole_recording():
 def test_refusals():
     with pytest.raises(UsageError, match=re.escape("need a temporal_window, but the actions are: gain.")):
         Windows(Compose({"gain": Gain()}))
-    with pytest.raises(UsageError, match="rate=0"):
-        Windows(space(), rate=0)

@@ -1,0 +1,45 @@
+"""What the probes share: what they ask of a decoder, of the members of a sample, and of an encoder's features.
+
+Legend: N samples of a recording, L of a window, T frames, D width of the features.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from torch import Tensor
+
+from stec.encoder import Features
+from stec.errors import DataError, UsageError
+
+
+class Decoder(Protocol):
+    """What a probe asks of a decoder."""
+
+    @property
+    def extensions(self) -> tuple[str, ...]: ...
+
+    def all(self, raw: bytes) -> Tensor:
+        """The whole recording, int16 [1, N]."""
+
+    def whole(self, raw: bytes) -> Tensor:
+        """The window in the middle, int16 [1, L]."""
+
+    def finish(self, x: Tensor) -> Tensor: ...
+
+
+def payload(decoder: Decoder, members: Mapping[str, bytes]) -> bytes:
+    """The bytes of a sample that the decoder reads; DataError if there are none."""
+    extension = next((each for each in decoder.extensions if each in members), None)
+    if extension is None:
+        raise DataError(
+            f"nothing to decode: there is {', '.join(members)}, wanted is one of {', '.join(decoder.extensions)}."
+        )
+    return members[extension]
+
+
+def sequence(features: Features, layer: str) -> Tensor:
+    """The valid frames [T, D] of the first sample."""
+    frames = features.context if layer == "context" else features.local
+    if frames is None:
+        raise UsageError(f"this encoder gives no {layer}.")
+    return frames[0] if features.frames is None else frames[0, : int(features.frames[0])]
