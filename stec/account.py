@@ -41,6 +41,7 @@ def facts(
     assert model.stec is not None
     stec = model.stec
     pairs, pairs_from = _pictures(measure)
+    predicted = _predicted(measure, rows["trained"])
     table = extract(stec.encoder, measure.samples("test"), device=measure.hardware.device)
     held_out = "held-out samples" if splits.test is not None else "the training samples (there is no test split)"
     return Facts(
@@ -51,7 +52,7 @@ def facts(
             "training": f"{run.step:,} steps of {batch_size:,} pairs of views",
             "seed": str(run.config.get("seed", "not known")),
             "wall time": _lasted(run),
-            "machine": f"{measure.hardware.describe()} ({platform.machine()})",
+            "machine": f"{measure.hardware.describe(stec.encoder)} ({platform.machine()})",
             "data": _data(run, splits),
             "run directory": str(run.directory),
         },
@@ -59,10 +60,10 @@ def facts(
         objective=stec.describe(),
         columns=tuple(_with_chance(columns, table, splits)),
         rows=rows,
-        protocol=_protocol(measure, rows),
+        protocol=_protocol(measure, rows, bool(predicted)),
         pairs=pairs,
         pairs_from=pairs_from,
-        predicted=_predicted(measure, rows["trained"]),
+        predicted=predicted,
         predicted_from=f"Pairs of views of {held_out}, read by the manipulation model itself.",
         curves=read_curves(run.directory / "metrics.jsonl"),
         chance=_chance(stec, batch_size),
@@ -126,8 +127,11 @@ def _with_chance(columns: list[Column], shown: Table, splits: Splits) -> Iterato
         yield column._replace(chance=share) if column.key.endswith("/top1") else column
 
 
-def _protocol(measure: Measure, rows: Mapping[str, Row]) -> dict[str, str]:
-    """How the columns were measured, under the names they have in the table."""
+def _protocol(measure: Measure, rows: Mapping[str, Row], shown: bool) -> dict[str, str]:
+    """How the columns were measured, under the names they have in the table.
+
+    shown: are the predicted actions, with what each component means? If not, it is told here.
+    """
     names = {
         "features": "features",
         "eval/knn": "k-NN",
@@ -139,11 +143,22 @@ def _protocol(measure: Measure, rows: Mapping[str, Row]) -> dict[str, str]:
     described = measure.protocol(rows)
     told = {name: described[start] for start, name in names.items() if start in described}
     if "action" in told:
-        told["action"] += (
-            "; 0 bits: no better than a guess, below 0: worse, as readers of too few pairs are; what the components"
-            " mean stands below, at the predicted actions"
-        )
+        told["action"] += "; 0 bits: no better than a guess, below 0: worse, as readers of too few pairs are"
+        if shown:
+            told["action"] += "; what the components mean stands below, at the predicted actions"
+        else:
+            told |= _meanings(measure.model, rows)
     return told
+
+
+def _meanings(model: Model, rows: Mapping[str, Row]) -> dict[str, str]:
+    """{component: what it means, or else its unit} of those that have a column."""
+    read = {name for row in rows.values() for name in row if name.startswith("eval/action_bits/")}
+    return {
+        component.name: model.picture.meanings.get(component.name) or f"in {component.unit}"
+        for component in model.space.components
+        if f"eval/action_bits/{component.name}" in read
+    }
 
 
 def _commands(run: Run, reads: bool) -> tuple[Command, ...]:

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -101,12 +101,15 @@ def extents(shards: Shards, decoder: Decoder) -> list[list[int]]:
 
     A size stands there as often as it was found, or once if there is no other: a rare one must not count like a common.
     """
-    found = []
+    found, refused = [], []
     for sample in range(0, shards.num_samples, max(1, shards.num_samples // _NUM_EXTENTS)):
-        with suppress(DataError):
+        try:
             found.append(extent(shards, decoder, sample))
+        except DataError as error:
+            refused.append(error)
     if not found:
-        raise DataError(f"{shards.folder}: none of the samples looked at can be read.")
+        why = f"; the first of them: {refused[0]}" if refused else "."
+        raise DataError(f"{shards.folder}: none of the samples looked at can be read{why}")
     return [list(size) for size in (found if len(set(found)) > 1 else found[:1])]
 
 

@@ -23,11 +23,12 @@ class Encoder(nn.Module):
 
     prefix: what the names of its state have in front of those by which others know this network ("" if nothing).
     hop: samples of the signal between two frames of local and context (0: it gives no sequence); centre: the sample,
-    numbered from 0, that frame 0 is centred on.
+    numbered from 0, that frame 0 is centred on. takes: what x is, in words for whoever loads it from an export.
     """
 
     dims: dict[str, int]
     prefix: str = ""
+    takes: str = "a batch of samples"
     hop: int = 0
     centre: float = 0.0
 

@@ -117,7 +117,7 @@ def loading_lines(folder: str | Path, encoder: Encoder) -> list[str]:
     """Lines of Python that load an exported folder: with stec and, where the encoder knows, with other libraries."""
     lines = [
         "from stec import build",
-        f"encoder = build.load({str(folder)!r}).encoder  # x in [0, 1] -> encoder(x).pooled",
+        f"encoder = build.load({str(folder)!r}).encoder  # x: {encoder.takes} -> encoder(x).pooled",
     ]
     others = getattr(encoder, "loading_lines", None)
     return lines + (list(others(str(Path(folder) / WEIGHTS))) if others else [])

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import nn
 
+from stec.actions import Component
+
 
 def card(name: str, about: Mapping[str, Any], lines: Sequence[str], manipulation: nn.ModuleDict | None) -> str:
     """Markdown from the content of stec.json, the loading lines and the manipulation models (for their components)."""
@@ -16,8 +18,10 @@ def card(name: str, about: Mapping[str, Any], lines: Sequence[str], manipulation
         "| | |\n|---|---|\n" + "\n".join(f"| {key} | {_cell(value)} |" for key, value in _facts(about).items()) + "\n",
         "## Load it\n\n```python\n" + "\n".join(lines) + "\n```\n",
     ]
-    if manipulation is not None:
-        sections.append(_actions(manipulation, spec))
+    # A model of what lies within one sample has none.
+    components = [c for term in (manipulation or {}).values() for c in getattr(term, "components", ())]
+    if components:
+        sections.append(_actions(components, spec))
     if about["metrics"]:
         sections.append(_metrics(about["metrics"], about["protocol"]))
     sections.append(
@@ -57,8 +61,7 @@ def _terms(nodes: Mapping[str, Any]) -> str:
     return ", ".join(_part({"name": name, **node}) for name, node in nodes.items() if node is not None)
 
 
-def _actions(manipulation: nn.ModuleDict, spec: Mapping[str, Any]) -> str:
-    components = [c for term in manipulation.values() for c in getattr(term, "components", ())]
+def _actions(components: Sequence[Component], spec: Mapping[str, Any]) -> str:
     listed = "\n".join(f"* `{c.name}` in {c.unit}" for c in components)
     source = f"`manipulation.safetensors` ({_terms(spec['manipulation'])})" if "manipulation" in spec else "It"
     text = (

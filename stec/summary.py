@@ -1,11 +1,12 @@
 """What a run tells when it is done: the table, on the terminal and in table.json, and the report."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from stec.account import facts
@@ -52,17 +53,26 @@ def print_table(rows: Mapping[str, Row], protocol: Mapping[str, str], held_out: 
     shown = columns(rows)
     bits = "; action: bits of each component that a fresh reader finds in both views"
     title = samples + bits * any(column.unit == "bits" for column in shown)
-    # Without upright lines, and a word a line in the heads: 80 characters are enough for any row.
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("", no_wrap=True)
-    for column in shown:
-        table.add_column(column.label.replace("_", "\n").replace(" ", "\n"), justify="right", overflow="fold")
-    for name, row in rows.items():
-        table.add_row(name, *(_cell(column, row.get(column.key)) for column in shown))
     console = Console()
+    table = _table(rows, shown, title, heads=[column.label for column in shown])
+    if Measurement.get(console, console.options.update(width=10_000), table).maximum > console.width:
+        # A word a line in the heads: 80 characters are enough for any row.
+        heads = [column.label.replace("_", "_\n").replace(" ", "\n") for column in shown]
+        table = _table(rows, shown, title, heads)
     console.print(table if shown else "Nothing could be measured: there are too few samples.")
     for start, words in protocol.items():
         console.print(f"{start}: {words}", style="dim", highlight=False)
+
+
+def _table(rows: Mapping[str, Row], shown: Sequence[Column], title: str, heads: Sequence[str]) -> Table:
+    """Without upright lines, which would cost a character a column."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", overflow="fold")
+    for name, row in rows.items():
+        table.add_row(name, *(_cell(column, row.get(column.key)) for column in shown))
+    return table
 
 
 def _cell(column: Column, value: float | None) -> str:

@@ -88,6 +88,22 @@ def test_a_probe_with_several_rows_a_sample_has_a_map_of_its_own(monkeypatch):
     assert (alone.title, alone.coloured) == ("", None)
 
 
+def test_components_are_explained_by_the_table_unless_the_predicted_actions_do():
+    known, other, *_ = (component.name for component in SPACE.components)
+    picture = SimpleNamespace(meanings={known: "How far it went.", "unheard": "?"})
+    measure = SimpleNamespace(
+        model=Model(None, SPACE, None, picture, None, {}), probes={}, protocol=lambda _: {"eval/action": "read afresh"}
+    )
+    rows = {"raw input": {}, "trained": {f"eval/action_bits/{name}": 0.5 for name in (known, other)}}
+    told = account._protocol(measure, rows, False)
+    assert "below, at the predicted" not in told.pop("action")
+    assert told == {known: "How far it went.", other: f"in {SPACE.components[1].unit}"}
+    told = account._protocol(measure, rows, True)
+    assert set(told) == {"action"}
+    assert "what the components mean stands below" in told["action"]
+    assert set(account._protocol(measure, {"trained": {}}, False)) == {"action"}
+
+
 @pytest.mark.parametrize(
     ("labelled", "test", "config", "told"),
     [

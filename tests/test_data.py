@@ -211,7 +211,9 @@ def test_extents_are_those_of_samples_all_over_as_often_as_they_come():
 def test_extents_of_damaged_data():
     source = memory(4, (4,), damaged=range(4))
     source.folder = "toys"
-    with pytest.raises(DataError, match="toys: none of the samples looked at can be read"):
+    with pytest.raises(
+        DataError, match=r"toys: none .* can be read; the first of them: toy-0\.tar: 0000\.toy is damaged"
+    ):
         extents(source, Sources())
 
 

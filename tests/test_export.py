@@ -24,6 +24,7 @@ SPEC = {
 
 class Net(Encoder):
     prefix = "inner."
+    takes = "rows of four"
 
     def __init__(self):
         super().__init__()
@@ -98,6 +99,7 @@ def test_the_card_and_the_json_say_what_it_is(written):
     assert "build.load('a folder')" in card
     assert str(folder.parent) not in card
     assert f"build.load({str(folder)!r})" in "\n".join(loading_lines(folder, net))
+    assert "# x: rows of four -> encoder(x).pooled" in card
 
 
 def test_an_encoder_alone(tmp_path):
@@ -106,6 +108,9 @@ def test_an_encoder_alone(tmp_path):
     assert read(tmp_path / "alone").manipulation is None
     assert not (tmp_path / "alone" / MANIPULATION).exists()
     assert "What was done" not in (tmp_path / "alone" / CARD).read_text()
+    within = nn.ModuleDict({"offset": nn.Linear(1, 1)})  # it answers for no pair of views
+    export(tmp_path / "within", SPEC, Net(), within)
+    assert "What was done" not in (tmp_path / "within" / CARD).read_text()
 
 
 def test_an_older_export_is_replaced_and_nothing_else_is(written, tmp_path):

@@ -65,6 +65,22 @@ def test_a_table_with_probes_is_read_on_80_characters(capsys, monkeypatch):
     assert "action" not in capsys.readouterr().out
 
 
+def test_heads_are_whole_where_there_is_room_and_broken_after_their_underscores_where_not(capsys, monkeypatch):
+    row = {f"eval/{name}/{key}": 0.5 for name in ("phase", "owner", "owner_last") for key in ("acc", "majority")}
+    row |= {f"eval/action_{kind}/translation_t": 0.1 for kind in ("bits", "chance")}
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table({"before training": row}, {}, held_out=True)
+    said = capsys.readouterr().out.splitlines()
+    (head,) = [line for line in said if "phase" in line]
+    assert head.split() == ["phase", "owner", "owner_last", "translation_t"]
+    monkeypatch.setenv("COLUMNS", "54")
+    print_table({"before training": row}, {}, held_out=True)
+    said = capsys.readouterr().out.splitlines()
+    (above,) = [line for line in said if "translation_" in line]
+    assert above.split() == ["owner_", "translation_"]
+    assert said[said.index(above) + 1].split() == ["phase", "owner", "last", "t"]
+
+
 def test_without_a_held_out_split_or_anything_measured_the_table_says_so(capsys):
     print_table(ROWS, {}, held_out=False)
     assert "no held-out samples" in capsys.readouterr().out

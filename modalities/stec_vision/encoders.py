@@ -22,6 +22,7 @@ _log = logging.getLogger("stec")
 
 _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _STEMS = ("cifar", "stl", "imagenet")
+_TAKES = "images [B, 3, H, W] in [0, 1]"
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -90,6 +91,7 @@ class ResNet(Encoder):
     layer1..layer4 to give besides the pooled output, each averaged over space to [B, E].
     """
 
+    takes = _TAKES
     prefix = ""
     """What a name of the state dict has in front of torchvision's name."""
 
@@ -173,6 +175,7 @@ class Timm(Encoder):
     one size (vision transformers), in pixels. drop_path: rate of stochastic depth.
     """
 
+    takes = _TAKES
     prefix = "model."
     """What a name of the state dict has in front of timm's name."""
 

@@ -18,7 +18,7 @@ from stec.manipulation.binned import Binned, Posterior
 def run(words: list[str]) -> int:
     """Print the likeliest action from A to B and how sure the model is; write the picture."""
     parser = argparse.ArgumentParser(prog="stec-eval action", description=__doc__)
-    parser.add_argument("a", type=Path, metavar="A", help="the file of the first view, taken as a whole")
+    parser.add_argument("a", type=Path, metavar="A", help="the file of the first view, as the evaluation sees it")
     parser.add_argument("b", type=Path, metavar="B", help="the file of the second view")
     parser.add_argument("--model", required=True, metavar="SOURCE", help="run directory, checkpoint or exported folder")
     parser.add_argument("--out", type=Path, default=Path("action.png"), help="the picture; default: %(default)s")
@@ -41,7 +41,7 @@ def ask(model: Model, a: Tensor, b: Tensor, source: str) -> Posterior:
     terms = [] if model.stec is None else list(model.stec.manipulation.values())
     reader = next((term for term in terms if isinstance(term, Binned)), None)
     if reader is None:
-        raise UsageError(f"{source} has no manipulation model: it cannot say what was done.")
+        raise UsageError(f"{source} has no manipulation model between two samples: it cannot say what was done.")
     with frozen(model.encoder, reader):
         return reader.posterior(model.encoder(a), model.encoder(b))
 
@@ -79,7 +79,7 @@ def _between(edges: list[float], place: int) -> str:
 
 
 def _look(model: Model, raw: bytes, path: Path) -> Tensor:
-    """The whole sample as the network sees a view, float [1, ...]: the action that leaves out nothing is performed."""
+    """The sample as the evaluation sees it, float [1, ...]: a view by the action that leaves it as it is (`still`)."""
     decoder, space = model.decoder, model.space
     try:
         extent = torch.tensor([decoder.extent(raw)])

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import hydra
@@ -124,15 +125,23 @@ def _sentence(error: Exception, arguments: list[str]) -> str:
         ]
         return f"{', '.join(odd)}: a group takes the name of one of its files ({text})." if odd else text
     if isinstance(error, MissingConfigException):
-        if match := re.search(r"Could not find '([\w-]+)/([^']*)'", text):
+        if match := re.search(r"Could not (?:find|load) '([\w-]+)/([^']*)'", text):
             options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:]]
-            return f"{match[1]}={match[2]} is unknown: {nearest(match[2], [o for o in options if o and ' ' not in o])}"
+            # Of one in a list, hydra does not tell what there is, only where it looked.
+            known = [o for o in options if o and " " not in o] or _files(match[1], text)
+            return f"{match[1]}={match[2]} is unknown: {nearest(match[2], known)}"
         return " ".join(text.split())
     if "You must specify 'recipe'" in text:
         return f"no recipe chosen: recipe=NAME is needed. {nearest('', recipes.listing())}"
     if match := re.search(r"Could not override '([^']+)'", text):
         return f"{match[1]} is unknown: {nearest(match[1].rpartition('.')[2], _siblings(match[1], arguments))}"
     return " ".join(text.split())
+
+
+def _files(group: str, text: str) -> list[str]:
+    """The names in a group, in all folders of the search path that hydra's text ends with."""
+    folders = re.findall(r"path=file://(.+)", text)
+    return sorted({path.stem for folder in folders for path in (Path(folder) / group).glob("*.yaml")})
 
 
 def _siblings(key: str, arguments: list[str]) -> list[str]:

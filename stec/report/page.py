@@ -3,7 +3,7 @@
 import base64
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -24,6 +24,8 @@ _PANELS = (
     ("Spread of the embeddings", "train/z_std", "", "A fall to 0 is collapse."),
     ("Effective rank", "train/rankme", "", "RankMe: how many dimensions are in use."),
 )
+# Of several terms these are the weighted sum, and each term has a panel of its own.
+_SUMS = ("train/loss_id", "train/loss_manip")
 _LEGEND = 20
 # Bytes of pictures: with base64's third on top and the rest of the page, a report stays below 3 MB.
 _PICTURES = 2_000_000
@@ -195,29 +197,43 @@ def _component(predicted: Predicted) -> str:
 
 
 def _curves(facts: Facts) -> str:
-    figures = [figure for panel in _PANELS if (figure := _panel(*panel, facts.curves, facts.chance))]
+    figures = [figure for panel in _panels(facts.curves) if (figure := _panel(*panel, facts.curves, facts.chance))]
     if not figures:
         return ""
+    dashed = any('<line class="chance"' in figure for figure in figures)
     return f"""<section>
 <h2>The run</h2>
-<p class="hint">Over optimiser steps. Dashed: what a guesser gets who sees nothing.</p>
+<p class="hint">Over optimiser steps.{" Dashed: what a guesser gets who sees nothing." if dashed else ""}</p>
 <div class="charts">{"".join(figures)}</div>
 </section>"""
+
+
+def _panels(curves: Mapping[str, Curve]) -> Iterator[tuple[str, str, str, str]]:
+    """What may be shown, with the single terms of a loss after their sum."""
+    for title, metric, unit, hint in _PANELS:
+        terms = [name for name in curves if name.startswith(f"{metric}/")] if metric in _SUMS else []
+        yield title, metric, unit, f"{hint} The terms' weighted sum." if terms else hint
+        for term in terms:
+            yield f"{title}: {term.removeprefix(f'{metric}/')}", term, unit, "This term alone, before its weight."
 
 
 def _panel(
     title: str, metric: str, unit: str, hint: str, curves: Mapping[str, Curve], chance: Mapping[str, float]
 ) -> str:
     scale = 100 if unit == "%" else 1
+
+    def belongs(name: str) -> bool:
+        return name.startswith(metric) if metric.endswith("/") else name == metric
+
     found = {
         name.removeprefix(metric) or title: Curve(curve.steps, curve.values * scale)
         for name, curve in curves.items()
-        if (name.startswith(metric) if metric.endswith("/") else name == metric) and np.isfinite(curve.values).any()
+        if belongs(name) and np.isfinite(curve.values).any()
     }
     if not found:
         return ""
     # Lines of one panel share their chance level, or none is drawn.
-    levels = {level for name, level in chance.items() if name.startswith(metric)}
+    levels = {level for name, level in chance.items() if belongs(name)}
     level = next(iter(levels)) if len(levels) == 1 else None
     keys = []
     for place, (name, curve) in enumerate(found.items()):

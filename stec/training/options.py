@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from stec.cores import cores
 from stec.errors import UsageError
@@ -95,11 +96,13 @@ class Hardware:
         """A fresh context for one forward pass: autocast's cached weights must not outlive it."""
         return torch.autocast(self.device.type, PRECISIONS[self.precision], enabled=self.precision != "fp32")
 
-    def describe(self) -> str:
+    def describe(self, encoder: nn.Module | None = None) -> str:
+        """In words; of a known encoder, the memory format is told only if it has weights that take it."""
+        square = encoder is None or any(p.dim() == 4 for p in encoder.parameters())
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else f"{cores()} cores"
         processes = "1 loading process" if self.num_workers == 1 else f"{self.num_workers} loading processes"
         parts = [f"{self.device} ({name})", self.precision, processes]
-        parts += ["channels_last"] * self.channels_last + ["encoder compiled"] * self.compile
+        parts += ["channels_last"] * (self.channels_last and square) + ["encoder compiled"] * self.compile
         return ", ".join(parts + [f"micro-batches of {self.micro_batch}"] * (self.micro_batch is not None))
 
 

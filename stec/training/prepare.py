@@ -78,7 +78,7 @@ def announcement(stec: STEC, optimizer: Optimizer, options: Training, hardware: 
         f"chance levels: {chance or 'none known beforehand'}",
         f"optimiser: {optim.describe(optimizer)}; {warm}",
         f"{options.epochs} epochs of {per_epoch} steps = {options.epochs * per_epoch} steps",
-        f"machine: {hardware.describe()}" + (f", {world_size()} ranks" if world_size() > 1 else ""),
+        f"machine: {hardware.describe(stec.encoder)}" + (f", {world_size()} ranks" if world_size() > 1 else ""),
     ]
     return lines + ([f"batch norm: {_statistics(stec, hardware)}"] if batch_norms(stec) else [])
 

@@ -212,6 +212,14 @@ def test_what_was_done_between_two_pictures(place, capsys):
         assert answer.width > 100
 
 
+def test_the_help_promises_no_more_of_a_file_than_the_evaluation_sees(capsys):
+    with pytest.raises(SystemExit):
+        main(["action", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "as the evaluation sees it" in told
+    assert "whole" not in told
+
+
 def test_a_picture_is_looked_at_as_a_whole_whatever_its_size(place):
     model = build.load(str(place / "run"))
     small = command.action._look(model, picture(1, 0), place)

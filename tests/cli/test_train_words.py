@@ -27,6 +27,7 @@ SLIPS = {
     "recipe=my_images data=pictures encoder.widht=4": "encoder.widht is unknown: did you mean 'width'? There is: ",
     "recipe=my_images encodr=timm": "encodr is unknown: did you mean 'encoder'? There is: ",
     "recipe=my_images encoder=resnet18_smal": "encoder=resnet18_smal is unknown: did you mean 'resnet18_small'? There",
+    "recipe=my_images identity=[cpc,simcr]": "identity=simcr is unknown: did you mean 'simclr'? There is: ",
     "recipe=my_images encoder=null": "encoder=null: a group takes the name of one of its files",
     "recipe=cifar10_simclr ~encoder": "encoder is missing: choose one with encoder=NAME.",
     "recipe=my_images dataset.decoder=null": "dataset.decoder=None has the wrong type: a group of keys was expected.",
@@ -46,6 +47,15 @@ SLIPS = {
     "recipe=my_images data=pictures resume=nowhere": "nowhere",
     "recipe=my_images --config-dir nowhere": "Additional config directory",
 }
+
+
+@pytest.mark.parametrize("words", [["identity=nothing"], ["identity=[cpc,nothing]"]])
+def test_an_unknown_name_ends_in_one_sentence_alone_or_in_a_list(words, tmp_path, capsys):
+    (tmp_path / "my own" / "identity").mkdir(parents=True)
+    (tmp_path / "my own" / "identity" / "ours.yaml").write_text("ours: {}\n")
+    assert main(["recipe=my_images", *words, "--config-dir", str(tmp_path / "my own")]) == 2
+    there_is = "cpc, ours, simclr, time_insensitive."
+    assert capsys.readouterr().err == f"stec: error: identity=nothing is unknown: There is: {there_is}\n"
 
 
 @pytest.mark.parametrize("line", SLIPS)

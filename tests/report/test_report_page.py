@@ -73,6 +73,7 @@ def full(word="calm"):
         predicted_from=word,
         curves={
             "train/loss_id": Curve(steps, steps * 1.0),
+            f"train/loss_id/{word}": Curve(steps, steps * 1.0),
             f"train/action_bits/{word}": Curve(steps, steps * 0.1),
         },
         chance={"train/loss_id": 5.0},
@@ -198,6 +199,29 @@ def test_lines_of_a_panel_share_a_chance_line_or_have_none():
     assert "x 2.00 bits" in text
     mixed = {"train/action_bits/x": 0.0, "train/action_bits/y": 0.1}
     assert '<line class="chance"' not in page(Facts("r", "", curves=curves, chance=mixed))
+
+
+def test_each_of_several_terms_has_a_panel_with_its_own_chance():
+    names = ("train/loss_id", "train/loss_id/near", "train/loss_id/far", "train/loss_manip")
+    curves = {name: Curve(np.arange(3), np.arange(3.0)) for name in names}
+    text = page(Facts("r", "", curves=curves, chance={"train/loss_id/near": 3.5, "train/loss_id/far": 4.5}))
+    titles = ["Identity loss", "Identity loss: near", "Identity loss: far", "Manipulation loss"]
+    assert re.findall("<h3>(.*?),", text) == titles
+    panels = dict(zip(titles, text.split("<h3>")[1:], strict=True))
+    assert {title: re.findall(r"chance ([\d.]+) nats", panel) for title, panel in panels.items()} == {
+        "Identity loss": [],
+        "Identity loss: near": ["3.5"],
+        "Identity loss: far": ["4.5"],
+        "Manipulation loss": [],
+    }
+    assert [title for title, panel in panels.items() if "weighted sum" in panel] == ["Identity loss"]
+
+
+def test_a_dashed_line_is_explained_where_there_is_one():
+    facts = Facts("r", "", curves={"train/loss_id": Curve(np.arange(3), np.arange(3.0))})
+    assert "Dashed" not in page(facts)
+    assert "Dashed: what a guesser gets" in page(facts._replace(chance={"train/loss_id": 5.0}))
+    assert "Dashed" not in page(facts._replace(chance={"train/loss_id/other": 5.0}))
 
 
 def test_shares_are_drawn_in_per_cent_with_their_chance():

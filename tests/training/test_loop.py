@@ -10,7 +10,7 @@ from toy_run import Align, Stream, complete, go, model
 
 from stec.errors import NonFinite, UsageError
 from stec.evaluation.health import health
-from stec.training import checkpoint, gradient, prepare
+from stec.training import checkpoint, gradient, optim, prepare
 from stec.training.collapse import Watch
 from stec.training.options import Hardware, Training
 from stec.training.run import Run
@@ -239,6 +239,10 @@ def test_four_dimensional_samples_follow_the_memory_format():
     stec.encoder.conv = nn.Conv2d(3, 4, 3)
     prepare.place(stec, Hardware(device="cpu", channels_last=True))
     assert stec.encoder.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    for told, which in ((True, stec), (False, model())):
+        optimizer = optim.sgd(which, 8, lr=0.1)
+        lines = prepare.announcement(which, optimizer, Training(epochs=11), Hardware(device="cpu"), 5)
+        assert ["channels_last" in line for line in lines if line.startswith("machine: ")] == [told]
 
 
 def test_the_encoder_alone_is_compiled_and_keys_stay(monkeypatch):

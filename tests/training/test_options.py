@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from stec.errors import UsageError
 from stec.nodes import checked, keywords
@@ -98,5 +99,7 @@ def test_auto_on_a_cpu(monkeypatch, able, precision):
     assert (machine.device, machine.precision) == (torch.device("cpu"), precision)
     assert machine.num_workers == 1
     assert machine.describe() == f"cpu (2 cores), {precision}, 1 loading process, channels_last"
+    assert machine.describe(nn.Conv2d(1, 1, 1)) == machine.describe()
+    assert "channels_last" not in machine.describe(nn.Conv1d(1, 1, 1))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert Hardware().num_workers == 0

@@ -59,6 +59,7 @@ def test_timm_loads_its_own(tmp_path, options):
 def test_a_width_that_others_lack_is_loaded_by_stec_alone(tmp_path):
     encoder = ResNet(width=8)
     lines = export(tmp_path / "out", {"encoder": {"name": "resnet", "width": 8}}, encoder)
+    assert lines[1].endswith("# x: images [B, 3, H, W] in [0, 1] -> encoder(x).pooled")
     assert [line for line in lines[2:] if not line.startswith("# torchvision and timm have")] == []
     other = ResNet(width=8)
     other.load_state_dict(read(tmp_path / "out").encoder)
