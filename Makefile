@@ -11,7 +11,7 @@ train: setup
 
 test: setup lint
 	@echo "== tests"
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile  # a thread each: two of two would wait for each other
 
 lint: setup
 	@echo "== lint"
