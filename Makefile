@@ -9,9 +9,10 @@ train: setup
 	@echo "== training recipe=quickstart: photographs, 2 views, identity + manipulation (a few minutes on 2 cores)"
 	$(BIN)/stec-train recipe=quickstart
 
+# A thread for each of the two processes: two threads each would wait for one another on two cores.
 test: setup lint
 	@echo "== tests"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile  # a thread each: two of two would wait for each other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: setup
 	@echo "== lint"

@@ -49,9 +49,9 @@ class Bins(nn.Module):
     def __init__(self, components: Sequence[Component], values: Tensor, valid: Tensor, *, kind: str, num_bins: int):
         super().__init__()
         if kind not in KINDS:
-            raise UsageError(f"manipulation.bins={kind!r} is unknown: choose one of {', '.join(KINDS)}.")
+            raise UsageError(f"manipulation.binned.bins={kind!r} is unknown: choose one of {', '.join(KINDS)}.")
         if num_bins < 2:
-            raise UsageError(f"manipulation.num_bins={num_bins} must be at least 2.")
+            raise UsageError(f"manipulation.binned.num_bins={num_bins} must be at least 2.")
         self.components, self.kind = tuple(components), kind
         drawn = [_drawn(c, values[:, i], valid[:, i]) for i, c in enumerate(self.components)]
         if kind == "published":

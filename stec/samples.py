@@ -250,14 +250,8 @@ def _make_rows(
 def _open(source: Source, decoder: Decoder, number: int) -> _Opened:
     members = source.read(number)  # its errors name shard and key themselves
     with _named(source, number):
-        extension = next((e for e in decoder.extensions if e in members), None)
-        if extension is None:
-            raise DataError(
-                f"nothing to decode: there is {', '.join(members)}, wanted is one of {', '.join(decoder.extensions)}"
-            )
-        raw = members[extension]
-        num_classes = len(source.meta.get("classes") or ())
-        label, group = _number(members, "cls", "label", num_classes), _number(members, "group", "group")
+        raw, num_classes = readable(members, decoder.extensions), len(source.meta.get("classes") or ())
+        label, group = whole_number(members, "cls", "label", num_classes), whole_number(members, "group", "group")
         return _Opened(number, raw, tuple(decoder.extent(raw)), label, group)
 
 
@@ -279,7 +273,15 @@ def _origin(source: Source, number: int) -> str:
     return source.where(number)
 
 
-def _number(members: Mapping[str, bytes], extension: str, what: str, num: int = 0) -> int:
+def readable(members: Mapping[str, bytes], extensions: Sequence[str]) -> bytes:
+    """The member with the first of these extensions that there is; DataError without any."""
+    extension = next((e for e in extensions if e in members), None)
+    if extension is None:
+        raise DataError(f"nothing to decode: there is {', '.join(members)}, wanted is one of {', '.join(extensions)}")
+    return members[extension]
+
+
+def whole_number(members: Mapping[str, bytes], extension: str, what: str, num: int = 0) -> int:
     """The whole number in a member, -1 (unknown) without one; DataError unless it is below `num`, if that is known."""
     if extension not in members:
         return -1

@@ -16,11 +16,11 @@ def num_labels(num_samples: int) -> int:
     return max(0, 1 + (num_samples - WIDTH) // HOP)
 
 
-def check_length(utterance: str, labels: list[int], num_samples: int) -> None:
-    """DataError unless there are as many labels as frames in N samples."""
-    if len(labels) != (expected := num_labels(num_samples)):
+def check_length(of: str, num: int, num_samples: int) -> None:
+    """DataError, which says whose labels they are, unless there are as many as frames in N samples."""
+    if num != (expected := num_labels(num_samples)):
         raise DataError(
-            f"{utterance}: {len(labels)} phone labels were found, {expected} were expected for {num_samples} samples"
+            f"{of}: {num} phone labels were found, {expected} were expected for {num_samples} samples"
             f" (1 + (N - {WIDTH}) // {HOP})."
         )
 

@@ -98,7 +98,7 @@ class LibriSpeech:
             if (text := transcripts.of(utterance)) is not None:
                 sample["txt"] = text.encode()
             if (own := self._phones.get(utterance.id)) is not None:
-                labels.check_length(utterance.id, own, one.num_samples)
+                labels.check_length(utterance.id, len(own), one.num_samples)
                 sample["phones"] = " ".join(map(str, own)).encode()
             yield sample
 

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from stec.encoder import Encoder, Features
 from stec.errors import DataError, UsageError
-from stec_audio.labels import HOP, WIDTH, num_labels
-from stec_audio.probed import Decoder, payload, sequence
+from stec.samples import readable
+from stec_audio.labels import HOP, WIDTH, check_length
+from stec_audio.probed import Decoder, sequence
 
 _LAYERS = ("context", "local")
 
@@ -50,13 +51,9 @@ class Phones:
         if "phones" not in members:
             return None
         labels = _labels(members["phones"], len(meta.get("phones") or ()))
-        sound = self._decoder.all(payload(self._decoder, members))
-        if len(labels) != (expected := num_labels(sound.shape[-1])):
-            raise DataError(
-                f"{len(labels)} phone labels, but a recording of {sound.shape[-1]} samples has {expected}:"
-                f" 1 + (N - {WIDTH}) // {HOP}."
-            )
-        return (self._decoder.finish(sound[None]), labels) if expected else None
+        sound = self._decoder.all(readable(members, self._decoder.extensions))
+        check_length("the member phones", len(labels), sound.shape[-1])
+        return (self._decoder.finish(sound[None]), labels) if len(labels) else None
 
     def rows(self, encoder: Encoder, features: Features, labels: Tensor) -> tuple[Tensor, Tensor]:
         """[n', D] and [n']: the frame of each label; labels whose frame lies beyond the first or last are dropped."""

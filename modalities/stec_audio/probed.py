@@ -1,15 +1,14 @@
-"""What the probes share: what they ask of a decoder, of the members of a sample, and of an encoder's features.
+"""What the probes share: what they ask of a decoder and of an encoder's features.
 
 Legend: N samples of a recording, L of a window, T frames, D width of the features.
 """
 
-from collections.abc import Mapping
 from typing import Protocol
 
 from torch import Tensor
 
 from stec.encoder import Features
-from stec.errors import DataError, UsageError
+from stec.errors import UsageError
 
 
 class Decoder(Protocol):
@@ -25,16 +24,6 @@ class Decoder(Protocol):
         """The window in the middle, int16 [1, L]."""
 
     def finish(self, x: Tensor) -> Tensor: ...
-
-
-def payload(decoder: Decoder, members: Mapping[str, bytes]) -> bytes:
-    """The bytes of a sample that the decoder reads; DataError if there are none."""
-    extension = next((each for each in decoder.extensions if each in members), None)
-    if extension is None:
-        raise DataError(
-            f"nothing to decode: there is {', '.join(members)}, wanted is one of {', '.join(decoder.extensions)}."
-        )
-    return members[extension]
 
 
 def sequence(features: Features, layer: str) -> Tensor:

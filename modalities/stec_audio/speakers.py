@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from stec.encoder import Encoder, Features
-from stec.errors import DataError, UsageError
-from stec_audio.probed import Decoder, payload, sequence
+from stec.errors import UsageError
+from stec.samples import readable, whole_number
+from stec_audio.probed import Decoder, sequence
 
 _POOLS = ("mean", "last")
 
@@ -32,19 +33,10 @@ class Speaker:
 
     def example(self, members: Mapping[str, bytes], meta: Mapping[str, Any]) -> tuple[Tensor, Tensor] | None:
         """The window, float [1, 1, L], and its label int64 [1]; None without one. DataError if it is no class."""
-        if "cls" not in members:
-            return None
-        text = members["cls"].decode("utf-8", "replace").strip()
-        num_classes = len(meta.get("classes") or ())
-        try:
-            label = int(text)
-        except ValueError:
-            raise DataError(f"the label {text[:40]!r} is not a whole number.") from None
-        if not -1 <= label < (num_classes or 2**31):
-            raise DataError(f"the label {label} is not one of the {num_classes or 'possible'} classes.")
+        label = whole_number(members, "cls", "label", len(meta.get("classes") or ()))
         if label < 0:
             return None
-        window = self._decoder.whole(payload(self._decoder, members))
+        window = self._decoder.whole(readable(members, self._decoder.extensions))
         return self._decoder.finish(window[None]), torch.tensor([label])
 
     def rows(self, encoder: Encoder, features: Features, labels: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002

@@ -71,15 +71,20 @@ def _plain(config: DictConfig) -> dict[str, Any]:
     assert isinstance(plain, dict)
     if "recipe" in plain:
         raise UsageError("the file of a recipe must begin with the line '# @package _global_'; this one does not.")
-    return {str(key): _chosen_terms(value) if key in TERMS else value for key, value in plain.items()}
+    return {str(key): _chosen_terms(key, value) if key in TERMS else value for key, value in plain.items()}
 
 
-def _chosen_terms(nodes: Any) -> Any:
+def _chosen_terms(kind: str, nodes: Any) -> Any:
     """The models that a chosen file names. What else a recipe says of one, without naming it, is about a model that was
     not chosen: recipe=quickstart manipulation=none leaves nothing but the weight of `binned`."""
     if not isinstance(nodes, dict):
         return nodes
-    return {key: node for key, node in nodes.items() if not (isinstance(node, dict) and "name" not in node)}
+    spare = [key for key, node in nodes.items() if isinstance(node, dict) and "name" not in node]
+    for key in spare if os.environ.get("RANK", "0") == "0" else ():
+        print(
+            f"{kind}.{key}: left out, no such model is chosen ({kind}=[...], or {key}: {{name: ...}})", file=sys.stderr
+        )
+    return {key: node for key, node in nodes.items() if key not in spare}
 
 
 def _list() -> None:

@@ -41,8 +41,8 @@ def test_there_are_as_many_labels_as_windows_of_25_ms_every_10_ms(num_samples, n
     assert labels.tolist() == [7] * num
     for wrong in (num - 1, num + 1):
         if wrong:
-            sentence = rf"^{wrong} phone labels, but a recording of {num_samples} samples has {num}: 1 \+ \(N - 400\)"
-            with pytest.raises(DataError, match=sentence):
+            told = rf"{wrong} phone labels were found, {num} were expected for {num_samples} samples \(1 \+ \(N - 400\)"
+            with pytest.raises(DataError, match=f"^the member phones: {told}"):
                 probe.example(members(num_samples, wrong), {})
 
 

@@ -150,6 +150,13 @@ def test_the_small_recipes_of_sound_can_be_tried_for_an_epoch(name):
     Experiment(composed(f"recipe={name}", "training.epochs=1"))
 
 
+def test_what_is_said_of_a_model_that_was_not_chosen_is_told(capsys):
+    composed("recipe=quickstart")
+    assert capsys.readouterr().err == ""
+    composed("recipe=quickstart", "manipulation=none")
+    assert capsys.readouterr().err.startswith("manipulation.binned: left out, no such model is chosen")
+
+
 def test_the_offset_can_be_that_of_frames():
     config = composed("recipe=librispeech_cpc_stec_offset", "manipulation=frame_offset")
     assert set(config["manipulation"]) == {"frame_offset"}
