@@ -15,7 +15,7 @@ from stec import catalogue, export
 from stec.actions import Compose
 from stec.encoder import Encoder
 from stec.errors import UsageError
-from stec.nodes import checked, group
+from stec.nodes import checked, group, positional
 from stec.objective import STEC, Term
 from stec.probe import OnlineProbe
 from stec.training import checkpoint
@@ -33,6 +33,13 @@ class Part:
 
     def __call__(self, *injected: Any) -> Any:
         return self.make(*injected, **self.options)
+
+    def of(self, **known: Any) -> Any:
+        """Made of those of the `known` things that its positional parameters are named after."""
+        wanted = positional(self.make)
+        if unknown := [name for name in wanted if name not in known]:
+            raise UsageError(f"{self.name} wants {unknown[0]!r}, but it can only be given {', '.join(known)}.")
+        return self.make(*(known[name] for name in wanted), **self.options)
 
     def described(self) -> dict[str, Any]:
         return {"name": self.name, **self.options}
@@ -117,17 +124,31 @@ def space(parts: Plan) -> Compose:
 
 
 def model(spec: Mapping[str, Any]) -> Model:
-    """Encoder, action space, decoder and objective of a spec whose "extents" and "num_classes" are known."""
+    """Encoder, action space, decoder and objective of a spec whose "extents" and "num_classes" are known.
+
+    The encoder is told to give the layers that terms read (`tap`). What a term is made of: the encoder (for a copy of
+    it), its dims, the space and the extents, whichever of these its constructor names.
+    """
+    for node in [
+        *group(spec.get("identity"), "identity").values(),
+        *group(spec.get("manipulation"), "manipulation").values(),
+    ]:
+        spec = _tapped(spec, node.get("tap") if isinstance(node, Mapping) else None)
     parts = plan(spec)
     actions = space(parts)
     decoder = parts.decoder(actions)
     encoder: Encoder = parts.encoder()
-    extents = torch.tensor(spec["extents"])
+    known = {
+        "encoder": encoder,
+        "dims": encoder.dims,
+        "space": actions,
+        "extents": torch.tensor(spec["extents"]),
+    }
     identity: dict[str, tuple[float, Term]] = {
-        name: (weight, make(encoder.dims)) for name, (weight, make) in parts.identity.items()
+        name: (weight, make.of(**known)) for name, (weight, make) in parts.identity.items()
     }
     manipulation: dict[str, tuple[float, Term]] = {
-        name: (weight, make(encoder.dims, actions, extents)) for name, (weight, make) in parts.manipulation.items()
+        name: (weight, make.of(**known)) for name, (weight, make) in parts.manipulation.items()
     }
     probes: dict[str, tuple[float, Term]] = {}
     if spec["num_classes"] >= 2:
@@ -158,10 +179,10 @@ def is_published(source: str) -> bool:
     return bool(name) and kind in catalogue.names("encoder") and not Path(source).expanduser().exists()
 
 
-def _tapped(spec: dict[str, Any], layer: str | None) -> dict[str, Any]:
+def _tapped(spec: Mapping[str, Any], layer: str | None) -> Mapping[str, Any]:
     """The spec, its encoder told to give `layer` as well, if it is of a kind that has taps."""
     node = spec.get("encoder")
-    if layer is None or not isinstance(node, dict) or "taps" not in node or layer in (node["taps"] or ()):
+    if layer in (None, "pooled") or not isinstance(node, dict) or "taps" not in node or layer in (node["taps"] or ()):
         return spec
     return {**spec, "encoder": {**node, "taps": [*(node["taps"] or ()), layer]}}
 
@@ -184,7 +205,7 @@ def _exported(folder: Path, layer: str | None) -> Model:
     spec, encoder, manipulation = export.read(folder)
     if manipulation is None:
         spec = {**spec, "manipulation": {}}
-    spec = _tapped(_known(spec, str(folder)), layer)
+    spec = dict(_tapped(_known(spec, str(folder)), layer))
     built = model({**spec, "num_classes": 0})._replace(spec=spec)  # the probe stayed with the run
     checkpoint.fill(built.encoder, {built.encoder.prefix + name: t for name, t in encoder.items()}, str(folder))
     assert built.stec is not None

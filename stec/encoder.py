@@ -1,7 +1,9 @@
 """What an encoder gives, and how a part of it is asked for by name."""
 
+from itertools import groupby
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from stec.errors import UsageError
@@ -46,3 +48,28 @@ def tap(features: Features, name: str) -> Tensor:
             f"tap={name!r} is not an output of this encoder: choose one of {', '.join(['pooled', *layers])}."
         )
     return layers[name]
+
+
+def encode(encoder: Encoder, xs: tuple[Tensor, ...], *, joint: bool = True) -> tuple[Features, ...]:
+    """Features of each of V views [B, ...]. joint: neighbours of one shape share a call (and the statistics of batch
+    norms); else each view has its own."""
+    groups = groupby(xs, key=lambda x: x.shape) if joint else (((), [x]) for x in xs)
+    features: list[Features] = []
+    for _, same in groups:
+        group = list(same)
+        features += _split(encoder(torch.cat(group) if len(group) > 1 else group[0]), len(group))
+    return tuple(features)
+
+
+def _split(joint: Features, num: int) -> list[Features]:
+    """Features of `num` equal batches, one after the other, taken apart again; each a tensor of its own, so that the
+    gradient at one output is not also counted at another from which it was made."""
+
+    def parts(t: Tensor | None) -> list[Tensor | None]:
+        return [None] * num if t is None else list(t.chunk(num))
+
+    layers: list[dict[str, Tensor] | None] = [None] * num
+    if joint.layers is not None:
+        layers = [{name: t.chunk(num)[i] for name, t in joint.layers.items()} for i in range(num)]
+    local, context, frames = parts(joint.local), parts(joint.context), parts(joint.frames)
+    return [Features(*row) for row in zip(joint.pooled.chunk(num), local, context, frames, layers, strict=True)]

@@ -21,6 +21,12 @@ def keywords(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return {n: p for n, p in inspect.signature(target).parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
+def positional(target: Callable[..., Any]) -> list[str]:
+    """The positional parameters of a class or function: what it is made of, injected by name."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [n for n, p in inspect.signature(target).parameters.items() if p.kind in kinds]
+
+
 def group(node: Any, where: str) -> Mapping[str, Any]:
     """`node`, if it is a group of keys; UsageError if not."""
     if not isinstance(node, Mapping):

@@ -14,13 +14,12 @@ Legend: B samples of this rank, V views, D width of the pooled features.
 
 import math
 from collections.abc import Mapping
-from itertools import groupby
 from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from stec.encoder import Encoder, Features
+from stec.encoder import Encoder, Features, encode
 from stec.errors import UsageError
 from stec.views import Views
 
@@ -165,13 +164,7 @@ class STEC(nn.Module):
 
     def encode(self, xs: tuple[Tensor, ...]) -> tuple[Features, ...]:
         """Features of each of V views [B, ...]; neighbours of one shape share a call if forward_views is "joint"."""
-        if self.forward_views == "separate":
-            return tuple(_split(self.encoder(x), 1)[0] for x in xs)
-        features: list[Features] = []
-        for _, same in groupby(xs, key=lambda x: x.shape):
-            group = list(same)
-            features += _split(self.encoder(torch.cat(group) if len(group) > 1 else group[0]), len(group))
-        return tuple(features)
+        return encode(self.encoder, xs, joint=self.forward_views == "joint")
 
     def score(self, features: tuple[Features, ...], views: Views, grad_share: bool = False) -> Out:
         """Eq. 2 on encoded views. Out.loss is what to differentiate, probes included; train/loss leaves the probes out.
@@ -201,20 +194,6 @@ class STEC(nn.Module):
 
     def forward(self, views: Views, grad_share: bool = False) -> Out:
         return self.score(self.encode(views.x), views, grad_share)
-
-
-def _split(joint: Features, num: int) -> list[Features]:
-    """Features of `num` equal batches, one after the other, taken apart again; each a tensor of its own, so that the
-    gradient at one output is not also counted at another from which it was made."""
-
-    def parts(t: Tensor | None) -> list[Tensor | None]:
-        return [None] * num if t is None else list(t.chunk(num))
-
-    layers: list[dict[str, Tensor] | None] = [None] * num
-    if joint.layers is not None:
-        layers = [{name: t.chunk(num)[i] for name, t in joint.layers.items()} for i in range(num)]
-    local, context, frames = parts(joint.local), parts(joint.context), parts(joint.frames)
-    return [Features(*row) for row in zip(joint.pooled.chunk(num), local, context, frames, layers, strict=True)]
 
 
 def _felt(features: Features) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Views and the efference copies between them. Here, and only here, the copy is taken."""
 
 from collections.abc import Callable
+from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -28,7 +29,8 @@ class Batch(NamedTuple):
 
 
 class Views(NamedTuple):
-    """V looks at the same B samples (sizes may differ), and the copies {(i, j): Relative} of the actions i -> j."""
+    """V looks at the same B samples, and the copies {(i, j): Relative} of the actions i -> j. num_global: how many of
+    the first views have the first one's size; those after them (multi-crop) are smaller."""
 
     x: tuple[Tensor, ...]
     copies: dict[tuple[int, int], Relative]
@@ -57,4 +59,5 @@ def make_views(
         begun = begun * num_views  # one source for all views
     x = tuple(space.act(begun[v], batch.actions[v], v, start=performed) for v in range(num_views))
     copies = {(i, j): space.relative(batch.actions[i], batch.actions[j]) for i, j in pairs}
-    return Views(x, copies, num_views, batch.keys, batch.group, batch.labels)
+    num_global = sum(1 for _ in takewhile(lambda view: view.shape == x[0].shape, x))
+    return Views(x, copies, num_global, batch.keys, batch.group, batch.labels)

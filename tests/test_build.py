@@ -82,6 +82,17 @@ def test_a_part_is_a_class_with_its_arguments():
         build.choice(OPTIMIZERS, None, "optimizer")
 
 
+def test_a_part_is_made_of_what_its_constructor_names():
+    class Wants:
+        def __init__(self, extents: object, dims: object, *, size: int = 3):
+            self.got = (extents, dims, size)
+
+    known = {"encoder": "e", "dims": "d", "space": "s", "extents": "x"}
+    assert build.Part("wants", Wants, {"size": 4}).of(**known).got == ("x", "d", 4)
+    with pytest.raises(UsageError, match=r"wants wants 'dims', but it can only be given encoder, extents\."):
+        build.Part("wants", Wants, {}).of(encoder="e", extents="x")
+
+
 @pytest.mark.parametrize("section", build.Plan._fields)
 @pytest.mark.parametrize("junk", [None, 3, "junk", [], {}, {"name": 7}, {"name": None}])
 def test_every_section_of_a_plan_is_checked(section, junk):
@@ -233,3 +244,14 @@ def test_a_published_encoder_that_is_not_at_hand_is_refused(tmp_path, monkeypatc
 
 def test_a_description_survives_json():
     assert json.loads(json.dumps(build.model(SPEC).spec)) == SPEC
+
+
+def test_the_encoder_gives_the_layer_that_a_term_reads():
+    read = {**SPEC, "manipulation": {"binned": {"hidden": 8, "tap": "layer3"}}}
+    model = build.model(read)
+    assert model.encoder.dims == {"pooled": 32, "layer2": 8, "layer3": 16}
+    assert model.spec["encoder"]["taps"] == ["layer2", "layer3"]
+    assert read["encoder"]["taps"] == ["layer2"]
+    assert build.model(SPEC).encoder.dims == {"pooled": 32, "layer2": 8}
+    with pytest.raises(UsageError, match=r"encoder\.taps: 'layer9' is unknown"):
+        build.model({**SPEC, "manipulation": {"binned": {"tap": "layer9"}}})

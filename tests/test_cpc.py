@@ -147,7 +147,7 @@ def test_micro_batches_give_the_whole_batch_s_gradient(size):
             "windows": (0.5, TimeInsensitive(DIMS, hidden=8, out=4)),
             "frames": (0.5, TimeInsensitive(DIMS, design="frames", reads="local", num_frames=2, hidden=8, out=4)),
         }
-        offset = FrameOffset(DIMS, None, None, reach=4, num_bins=4, hidden=8)
+        offset = FrameOffset(DIMS, reach=4, num_bins=4, hidden=8)
         return STEC(Sequences(), identity, {"offset": (1.0, offset)}, {}).double()
 
     one, two, hardware = stec(), stec(), Hardware(device="cpu", precision="fp32")

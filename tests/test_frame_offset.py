@@ -14,12 +14,11 @@ from stec.manipulation.frame_offset import FrameOffset
 from stec.rng import make_keys
 
 BATCH, LENGTH = 6, 9
-EXTENTS = torch.tensor([[100]])
 
 
 def model(dims=DIMS, **options):
     torch.manual_seed(1)
-    return FrameOffset(dims, None, EXTENTS, **{"reach": 4, "num_bins": 4, "num_pairs": 5, "hidden": 8} | options)
+    return FrameOffset(dims, **{"reach": 4, "num_bins": 4, "num_pairs": 5, "hidden": 8} | options)
 
 
 @pytest.mark.parametrize("real", [None, torch.tensor([9, 4, 1, 6])], ids=["whole", "padded"])

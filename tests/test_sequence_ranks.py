@@ -37,7 +37,7 @@ def stec(mode: str, real: torch.Tensor | None) -> STEC:
         "windows": (0.5, TimeInsensitive(DIMS, hidden=8, out=4)),
         "frames": (0.5, TimeInsensitive(DIMS, design="frames", reads="local", num_frames=2, hidden=8, out=4)),
     }
-    offset = FrameOffset(DIMS, None, None, reach=4, num_bins=4, hidden=8)
+    offset = FrameOffset(DIMS, reach=4, num_bins=4, hidden=8)
     # "separate": each call of the encoder is one view, and its padding that of one view.
     return STEC(Sequences(real), identity, {"offset": (1.0, offset)}, {}, forward_views="separate").double().eval()
 

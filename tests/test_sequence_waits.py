@@ -15,7 +15,7 @@ TERMS = {
     **{mode: lambda mode=mode: CPC(DIMS, steps=3, num_negatives=6, negatives=mode) for mode in MODES},
     "windows": lambda: TimeInsensitive(DIMS),
     "frames": lambda: TimeInsensitive(DIMS, design="frames"),
-    "offset": lambda: FrameOffset(DIMS, None, None, reach=4),
+    "offset": lambda: FrameOffset(DIMS, reach=4),
 }
 
 

@@ -80,3 +80,11 @@ def test_copies_are_taken_of_the_ordered_pairs_and_of_all_actions_whoever_perfor
     assert torch.equal(views.keys, KEYS)
     assert torch.equal(views.labels, one.labels)
     assert torch.equal(views.group, one.group)
+
+
+def test_views_after_the_first_of_another_size_are_small_ones():
+    space = Compose({"windows": Windows()})
+    actions = sample_views(space, KEYS, torch.tensor([[8, 8]] * 6), 4)
+    x = tuple(torch.zeros(6, width) for width in (4, 4, 3, 3))
+    assert make_views(Batch(x, actions, KEYS), space).num_global == 2
+    assert make_views(Batch(x[:1] * 4, actions, KEYS), space).num_global == 4

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stec.actions import ActionSpace
 from stec.distributed import global_mean
 from stec.encoder import Features
 from stec.errors import UsageError
@@ -50,8 +49,6 @@ class FrameOffset(Term):
     def __init__(
         self,
         dims: Mapping[str, int],
-        space: ActionSpace,  # noqa: ARG002  its actions lie between views, not within one
-        extents: Tensor,  # noqa: ARG002
         *,
         reach: int = 12,
         past: bool = True,

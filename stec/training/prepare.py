@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from stec import rng
 from stec.distributed import rank, world_size
+from stec.encoder import Encoder
 from stec.errors import UsageError
 from stec.objective import STEC, Out
 from stec.training import optim
@@ -23,10 +24,15 @@ Gradient = Callable[[Views, bool], Out]
 def place(stec: STEC, hardware: Hardware) -> None:
     """Move the model in place; its parameters stay the same objects, so an optimiser made before remains theirs."""
     stec.to(hardware.device)
-    if hardware.channels_last:
-        stec.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for encoder in _encoders(stec) if hardware.channels_last else ():
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if world_size() > 1 and hardware.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(stec)
+
+
+def _encoders(stec: STEC) -> list[Encoder]:
+    """The encoder, and the copies of it that teachers hold."""
+    return [module for module in stec.modules() if isinstance(module, Encoder)]
 
 
 def gradient_of(stec: STEC, options: Training, hardware: Hardware, scale: Scale) -> Gradient:
@@ -38,8 +44,8 @@ def gradient_of(stec: STEC, options: Training, hardware: Hardware, scale: Scale)
         )
     if options.accumulate > 1 and hardware.micro_batch is not None:
         raise UsageError("training.accumulate and hardware.micro_batch both cut the batch: set only one of them.")
-    if hardware.compile:
-        stec.encoder.compile()
+    for encoder in _encoders(stec) if hardware.compile else ():
+        encoder.compile()
     if hardware.micro_batch is not None:
         return GradCache(stec, hardware, scale, hardware.micro_batch)
     model = Pass(stec)
