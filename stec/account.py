@@ -1,6 +1,5 @@
 """A run, told as plain data for its report: pairs, what the model reads in them, curves and a map."""
 
-import math
 import platform
 import shlex
 from collections.abc import Iterator, Mapping
@@ -10,14 +9,11 @@ import torch
 from stec.actions import sample_views
 from stec.build import Model
 from stec.data import Splits
-from stec.distributed import world_size
 from stec.evaluation.features import Table, extract, frozen
 from stec.evaluation.probes import table as rows_of
 from stec.evaluation.suite import Row
-from stec.losses import NEGATIVES
 from stec.manipulation.binned import Binned
 from stec.measure import Measure
-from stec.objective import STEC
 from stec.report.charts import NUM_COLOURS
 from stec.report.curves import read_curves
 from stec.report.facts import Column, Command, Facts, Map, Pair, Predicted
@@ -66,20 +62,10 @@ def facts(
         predicted=predicted,
         predicted_from=f"Pairs of views of {held_out}, read by the manipulation model itself.",
         curves=read_curves(run.directory / "metrics.jsonl"),
-        chance=_chance(stec, batch_size),
+        chance=stec.chance(batch_size),
         maps=_maps(measure, table, held_out),
         commands=_commands(run, reads=_reader(model) is not None),
     )
-
-
-def _chance(stec: STEC, batch_size: int) -> dict[str, float]:
-    """Chance levels by metric; of NT-Xent too, which depends on how many samples an anchor is told from."""
-    levels = stec.chance()
-    for name, term in stec.identity.items():
-        if (negatives := getattr(term, "negatives", None)) in NEGATIVES:
-            among = batch_size // world_size() if negatives == "local" else batch_size
-            levels["train/loss_id" if len(stec.identity) == 1 else f"train/loss_id/{name}"] = math.log(2 * among - 1)
-    return levels
 
 
 def _maps(measure: Measure, table: Table, held_out: str) -> tuple[Map, ...]:

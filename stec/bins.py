@@ -3,9 +3,11 @@
 Legend: B pairs, C components, K bins of the component that has most, N draws.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stec.actions import Component
@@ -35,8 +37,13 @@ class Bins(nn.Module):
     the draws take one sign, these are the bins. If they take both, either side has the same parts, mirrored: with an
     even num_bins there is an edge at 0, with an odd one the innermost parts of the two sides are one bin around 0.
 
+    noise: the efference copy is not to be trusted to the last digit, but its value + N(0, sigma^2), sigma being `noise`
+    times the component's standard deviation among the draws; discrete components and constant ones have none.
+
     edges [C, K-1], +inf where a component has fewer bins; centres [C, K]: the median draw of each bin; num_bins
-    int64 [C]; chance [C]: entropy of the bins in nats; majority [C]: the accuracy of always naming the fullest bin.
+    int64 [C]; chance [C]: entropy in nats of the bins (with noise: of where the noisy copies fall), the loss of who
+    knows their masses alone; floor [C]: the loss of who knows the values, 0 without noise; majority [C]: the accuracy
+    of always naming the fullest bin; sigma [C].
     """
 
     edges: Tensor
@@ -44,15 +51,28 @@ class Bins(nn.Module):
     num_bins: Tensor
     chance: Tensor
     majority: Tensor
+    sigma: Tensor
+    floor: Tensor
     supports: Tensor
 
-    def __init__(self, components: Sequence[Component], values: Tensor, valid: Tensor, *, kind: str, num_bins: int):
+    def __init__(
+        self,
+        components: Sequence[Component],
+        values: Tensor,
+        valid: Tensor,
+        *,
+        kind: str,
+        num_bins: int,
+        noise: float = 0.0,
+    ):
         super().__init__()
         if kind not in KINDS:
             raise UsageError(f"manipulation.binned.bins={kind!r} is unknown: choose one of {', '.join(KINDS)}.")
         if num_bins < 2:
             raise UsageError(f"manipulation.binned.num_bins={num_bins} must be at least 2.")
-        self.components, self.kind = tuple(components), kind
+        if not 0 <= noise < math.inf:
+            raise UsageError(f"manipulation.binned.noise={noise} must be 0 or more standard deviations, and finite.")
+        self.components, self.kind, self.noise = tuple(components), kind, noise
         drawn = [_drawn(c, values[:, i], valid[:, i]) for i, c in enumerate(self.components)]
         if kind == "published":
             supports = published.limits([c.name for c in self.components])
@@ -68,6 +88,9 @@ class Bins(nn.Module):
         self.register_buffer("centres", torch.zeros(num_components, most + 1, dtype=torch.float64))
         self.register_buffer("chance", torch.zeros(num_components, dtype=torch.float64))
         self.register_buffer("majority", torch.zeros(num_components, dtype=torch.float64))
+        # Without noise these two are 0 and no part of the state.
+        self.register_buffer("sigma", torch.zeros(num_components, dtype=torch.float64), persistent=noise > 0)
+        self.register_buffer("floor", torch.zeros(num_components, dtype=torch.float64), persistent=noise > 0)
         for i, e in enumerate(each):
             self.edges[i, : len(e)] = e
         for i, v in enumerate(drawn):
@@ -77,8 +100,16 @@ class Bins(nn.Module):
         """What the draws [N] of component i tell: the mass of its bins, and a typical value of each."""
         number = self.assign(drawn[:, None].expand(-1, len(self.components)))[:, i]
         mass = torch.bincount(number, minlength=self.edges.shape[1] + 1).double() / len(drawn)
-        self.chance[i] = torch.special.entr(mass).sum()
         self.majority[i] = mass.max()
+        exact = bool(self.components[i].levels) or bool(constant(drawn[:, None], torch.ones_like(drawn[:, None]) > 0))
+        if self.noise > 0 and not exact:
+            self.sigma[i] = self.noise * drawn.std(correction=0)
+            if self._is_circular(i):  # twice around, and all of the circle is equally likely to 1e-30
+                self.sigma[i].clamp_(max=2 * self.components[i].period)
+            smeared = self._smeared(i, drawn)
+            mass = smeared.mean(dim=0)
+            self.floor[i] = torch.special.entr(smeared).sum(dim=1).mean()
+        self.chance[i] = torch.special.entr(mass).sum()
         inner = self.edges[i, : self.num_bins[i] - 1]
         low, high = drawn.min(), drawn.max()
         bounds = torch.cat([torch.minimum(low, inner[:1]), inner, torch.maximum(high, inner[-1:])])
@@ -93,6 +124,37 @@ class Bins(nn.Module):
         columns = values.to(self.edges).unbind(dim=1)
         wrapped = torch.stack([_wrap(c, column) for c, column in zip(self.components, columns, strict=True)])
         return torch.searchsorted(self.edges, wrapped).T
+
+    def masses(self, values: Tensor) -> Tensor:
+        """p_EC(b), float64 [B, C, K]: the probabilities that values [B, C], noise added, fall into each of the bins."""
+        hard = F.one_hot(self.assign(values), self.edges.shape[1] + 1).to(self.edges)
+        if self.noise == 0:
+            return hard
+        soft = torch.stack([self._smeared(i, c) for i, c in enumerate(values.to(self.edges).unbind(dim=1))], dim=1)
+        return torch.where(self.sigma[:, None] > 0, soft, hard)
+
+    def _smeared(self, i: int, values: Tensor) -> Tensor:
+        """[B, K] for values [B] of component i alone: differences of the normal law's distribution function."""
+        component, inner = self.components[i], self.edges[i]
+        low, high, turns, period = -math.inf, math.inf, 0, 0.0
+        if self._is_circular(i):
+            values, period = _wrap(component, values), component.period
+            # Enough for 8 sigma: a standard deviation within one period is at most half of it.
+            low, turns = _origin(component), 1 + math.ceil(min(4 * self.noise, 16))
+            high = low + period
+        lower = torch.cat([inner.new_full((1,), low), inner]).clamp(max=high)
+        upper = torch.cat([inner, inner.new_full((1,), high)]).clamp(max=high)
+        mass = values.new_zeros(len(values), len(lower))
+        for turn in range(-turns, turns + 1):
+            below, above = (
+                torch.special.ndtr((bound + turn * period - values[:, None]) / self.sigma[i])
+                for bound in (lower, upper)
+            )
+            mass += above - below
+        return mass
+
+    def _is_circular(self, i: int) -> bool:
+        return self.components[i].period > 0 and self.kind != "published"
 
     def exists(self) -> Tensor:
         """bool [C, K]: which bins each component has."""

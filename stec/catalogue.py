@@ -19,11 +19,24 @@ GROUP = "stec.modalities"
 CORE: dict[str, dict[str, str]] = {
     "identity": {
         "simclr": "stec.identity.simclr:SimCLR",
+        "relic": "stec.identity.relic:ReLIC",
+        "relicv2": "stec.identity.relicv2:ReLICv2",
+        "byol": "stec.identity.byol:BYOL",
+        "simsiam": "stec.identity.simsiam:SimSiam",
+        "vicreg": "stec.identity.vicreg:VICReg",
+        "barlow": "stec.identity.barlow:BarlowTwins",
+        "moco": "stec.identity.moco:MoCo",
+        "swav": "stec.identity.swav:SwAV",
+        "lejepa": "stec.identity.lejepa:LeJEPA",
         "cpc": "stec.identity.cpc:CPC",
         "time_insensitive": "stec.identity.time_insensitive:TimeInsensitive",
     },
     "manipulation": {
         "binned": "stec.manipulation.binned:Binned",
+        "regression": "stec.manipulation.regression:Regression",
+        "augself": "stec.manipulation.augself:AugSelf",
+        "rotation": "stec.manipulation.rotation:Rotation",
+        "forward_model": "stec.manipulation.forward_model:ForwardModel",
         "frame_offset": "stec.manipulation.frame_offset:FrameOffset",
     },
 }

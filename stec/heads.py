@@ -29,6 +29,34 @@ class Projector(nn.Sequential):
         )
 
 
+class MLP(nn.Sequential):
+    """[B, num_inputs] -> [B, num_outputs] in num_layers linear layers, each but the last followed by BN and ReLU.
+
+    norm: whether there is BN between layers. last_norm: what follows the last layer: None, "affine" (a whole BN) or
+    "plain" (BN without gain and shift). last_bias: whether the last layer has a bias.
+    """
+
+    def __init__(
+        self,
+        num_inputs: int,
+        hidden: int,
+        num_outputs: int,
+        *,
+        num_layers: int = 2,
+        norm: bool = True,
+        last_norm: str | None = None,
+        last_bias: bool = True,
+    ):
+        layers: list[nn.Module] = []
+        for number in range(num_layers - 1):
+            layers.append(nn.Linear(hidden if number else num_inputs, hidden))
+            layers += [nn.BatchNorm1d(hidden)] * norm + [nn.ReLU(inplace=True)]
+        layers.append(nn.Linear(hidden if num_layers > 1 else num_inputs, num_outputs, bias=last_bias))
+        if last_norm is not None:
+            layers.append(nn.BatchNorm1d(num_outputs, affine=last_norm == "affine"))
+        super().__init__(*layers)
+
+
 class ManipulationHead(nn.Module):
     """Both views' features [B, 2 * num_inputs] -> logits [B, num_components, num_bins]: Linear - BN - ReLU - Linear."""
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from stec.distributed import gather, rank
+from stec.distributed import gather, rank, world_size
 from stec.errors import UsageError
 
 NEGATIVES = ("global", "local")
@@ -80,6 +80,11 @@ def info_nce(
         if anchors.dtype != torch.float64:
             anchors, candidates = anchors.float(), candidates.float()
         return _InfoNCE.apply(anchors, candidates, positive, excluded, temperature)
+
+
+def num_compared(negatives: str, batch_size: int) -> int:
+    """Of how many samples of a global batch an anchor's candidates are, by where its negatives come from."""
+    return batch_size if negatives == "global" else batch_size // world_size()
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float, negatives: str = "global") -> Tensor:

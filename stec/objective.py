@@ -49,7 +49,8 @@ class Term(nn.Module):
 
     needs: outputs of the encoder it reads; couples_batch: whether an item's loss depends on the others of its batch
     (then plain gradient accumulation is not exact); num_views: the fewest views it can do with; reads_group: whether
-    it needs to know which samples belong together; pairs: the efference copies it asks for.
+    it needs to know which samples belong together; pairs: the efference copies it asks for; constant_rate: names of
+    its parts that learn at the peak rate from the first step to the last.
     """
 
     needs: frozenset[str] = frozenset({"pooled"})
@@ -57,6 +58,7 @@ class Term(nn.Module):
     num_views: int = 1
     reads_group: bool = False
     pairs: tuple[tuple[int, int], ...] = ()
+    constant_rate: tuple[str, ...] = ()
 
     def before_step(self, encoder: Encoder, step: int, total: int) -> None:
         """Called before each of `total` optimiser steps (momentum copies, queues, freezes). Nothing by default."""
@@ -68,8 +70,11 @@ class Term(nn.Module):
         """A phrase for the line printed at the start of a run: what is averaged, and its chance level."""
         return type(self).__name__
 
-    def chance(self) -> dict[str, float]:
-        """{metric: what a guesser who sees nothing gets}, for those metrics whose chance level is known beforehand."""
+    def chance(self, batch_size: int | None = None) -> dict[str, float]:  # noqa: ARG002
+        """{metric: what a guesser who sees nothing gets}, for those metrics whose chance level is known beforehand.
+
+        batch_size: samples of the global batch; without it, levels that depend on it are left out.
+        """
         return {}
 
 
@@ -138,11 +143,11 @@ class STEC(nn.Module):
     def reads_group(self) -> bool:
         return any(term.reads_group for _, _, term in self._terms())
 
-    def chance(self) -> dict[str, float]:
-        """{metric: chance level} of all terms."""
+    def chance(self, batch_size: int | None = None) -> dict[str, float]:
+        """{metric: chance level} of all terms; those that depend on the global batch only if its size is given."""
         levels: dict[str, float] = {}
         for group, name, term in self._terms():
-            levels |= self._named(group, name, term.chance(), levels)
+            levels |= self._named(group, name, term.chance(batch_size), levels)
         return levels
 
     def _named(self, group: str, name: str, found: Mapping[str, T], taken: Mapping[str, T]) -> dict[str, T]:

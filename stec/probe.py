@@ -47,7 +47,7 @@ class OnlineProbe(Term):
         right = (logits.argmax(dim=1) == labels).float()
         return Out(loss, {"probe/online/top1": tally(right, known), "probe/online/loss": tally(losses, known)})
 
-    def chance(self) -> dict[str, float]:
+    def chance(self, batch_size: int | None = None) -> dict[str, float]:  # noqa: ARG002
         """Of a guesser who takes all classes for equally likely."""
         num = self.linear.out_features
         return {"probe/online/top1": 1 / num, "probe/online/loss": math.log(num)}

@@ -1,6 +1,5 @@
 """What the report is told about a run: lines that can be typed, chance levels, and where the samples come from."""
 
-import math
 import shlex
 from types import SimpleNamespace
 
@@ -12,13 +11,11 @@ from toy_source import SPACE, Memory, Sources
 from stec import account
 from stec.build import Model
 from stec.data import Splits
-from stec.evaluation.features import Raw, Table
+from stec.evaluation.features import Table
 from stec.evaluation.probes import Configured
 from stec.evaluation.softmax import Lbfgs
 from stec.evaluation.suite import Suite
-from stec.identity.simclr import SimCLR
 from stec.measure import Measure
-from stec.objective import STEC
 from stec.report.facts import Column
 from stec.training.options import Hardware
 
@@ -45,18 +42,6 @@ def test_chance_is_the_commonest_class_of_the_test_split():
     assert [c.chance for c in account._with_chance(columns, shown, splits._replace(test=None))] == [None, 0.0]
     unknown = Table(torch.zeros(2, 2), torch.tensor([-1, -1]))
     assert [c.chance for c in account._with_chance(columns, unknown, splits)] == [None, 0.0]
-
-
-@pytest.mark.parametrize(("negatives", "among"), [("global", 8), ("local", 4)])
-def test_chance_of_nt_xent_goes_by_how_many_samples_an_anchor_is_told_from(negatives, among, monkeypatch):
-    monkeypatch.setattr(account, "world_size", lambda: 2)
-    term = SimCLR({"pooled": 3}, hidden=4, out=2, negatives=negatives)
-    alone = STEC(Raw(3), {"simclr": (1.0, term)}, {}, {})
-    assert account._chance(alone, 8)["train/loss_id"] == pytest.approx(math.log(2 * among - 1))
-    both = STEC(Raw(3), {"simclr": (1.0, term), "other": (1.0, SimCLR({"pooled": 3}, hidden=4, out=2))}, {}, {})
-    found = account._chance(both, 8)
-    assert found["train/loss_id/simclr"] == pytest.approx(math.log(2 * among - 1))
-    assert found["train/loss_id/other"] == pytest.approx(math.log(15))
 
 
 def test_a_probe_with_several_rows_a_sample_has_a_map_of_its_own(monkeypatch):

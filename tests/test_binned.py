@@ -144,6 +144,47 @@ def test_the_head_learns_a_visible_action_and_not_a_yoked_one():
     assert accuracy[True] < 0.1
 
 
+def test_the_loss_of_a_noisy_copy_is_the_cross_entropy_with_its_masses():
+    torch.manual_seed(0)
+    space = Windows(trusted_share=0.6)
+    noisy = Binned({"pooled": 8}, space, EXTENTS, hidden=16, noise=0.4, bins="log", num_bins=5)
+    views, features = pair_views(space), features_of()
+    copy = views.copies[0, 1]
+    out = noisy(features, views)
+    log_probs = F.log_softmax(noisy.head(torch.cat([f.pooled for f in features], dim=1)), dim=2)
+    masses, trusted = noisy.bins.masses(copy.values[:, noisy.live]).float(), copy.valid[:, 0]
+    expected = F.cross_entropy(log_probs.transpose(1, 2), masses.transpose(1, 2), reduction="none")[trusted]
+    torch.testing.assert_close(out.loss, expected.mean())
+    for c, component in enumerate(noisy.components):
+        total, count = out.sums[f"train/action_bits/{component.name}"]
+        bits = (noisy.bins.chance[c] - expected[:, c].mean()) / math.log(2)
+        torch.testing.assert_close(total / count, bits.float(), atol=1e-5, rtol=1e-4)
+    out.loss.backward()
+    assert all(torch.isfinite(f.pooled.grad).all() for f in features)
+    assert noisy.chance()["train/loss_manip"] > noisy.bins.floor.mean() > 0
+    assert "floor" in noisy.describe()
+
+
+def test_a_component_with_fewer_bins_gets_a_finite_noisy_loss():
+    torch.manual_seed(0)
+    space = Windows("augself")
+    noisy = Binned({"pooled": 8}, space, EXTENTS, hidden=16, noise=0.2)
+    assert noisy.bins.num_bins.tolist() == [6, 6, 6, 6, 2]
+    features = features_of()
+    out = noisy(features, pair_views(space))
+    out.loss.backward()
+    assert torch.isfinite(out.loss)
+    assert all(torch.isfinite(p.grad).all() for p in noisy.parameters())
+
+
+def test_vanishing_noise_gives_the_loss_of_the_bins(binned):
+    noisy = Binned({"pooled": 8}, Windows(), EXTENTS, hidden=16, noise=1e-9)
+    noisy.head.load_state_dict(binned.head.state_dict())
+    views, features = pair_views(Windows()), features_of()
+    torch.testing.assert_close(noisy.eval()(features, views).loss, binned.eval()(features, views).loss)
+    binned.train()
+
+
 def test_posterior_is_a_distribution_with_names_units_and_edges(binned):
     binned.eval()
     posterior = binned.posterior(*features_of(5))

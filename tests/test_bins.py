@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from stec.actions import Component
 from stec.bins import Bins, constant
@@ -143,6 +144,82 @@ def test_constant_components_are_found_among_valid_draws():
     values = torch.tensor([[1.0, 0.0, 5.0], [1.0 + 1e-9, 1.0, 5.0], [1.0, 2.0, 9.0]], dtype=torch.float64)
     valid = torch.tensor([[True] * 3, [True] * 3, [True, True, False]])
     assert constant(values, valid).tolist() == [True, False, True]
+
+
+# -- noisy copies ------------------------------------------------------------------------------------------------------
+
+PERIOD = 4.0
+MIXED = (
+    Component("plain", "s"),
+    Component("circular", "rad", low=0.0, high=PERIOD, period=PERIOD),
+    Component("level", "1", levels=(0.0, 1.0, 2.0)),
+    Component("still", "s"),
+)
+
+
+def mixed(noise: float, kind: str = "equal_mass") -> tuple[Bins, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.rand(4000, 4, generator=generator).double()
+    values = torch.stack([values[:, 0] ** 2, PERIOD * values[:, 1], (3 * values[:, 2]).floor(), values[:, 3] * 0], 1)
+    return Bins(MIXED, values, torch.ones_like(values) > 0, kind=kind, num_bins=4, noise=noise), values
+
+
+@pytest.mark.parametrize("kind", ["equal_mass", "uniform", "published"])
+@pytest.mark.parametrize("noise", [0.05, 0.5, 3.0])
+def test_the_masses_of_a_noisy_copy_are_its_frequencies(kind, noise):
+    bins, values = mixed(noise, kind)
+    some, num = values[:6], 40_000
+    masses = bins.masses(some)
+    assert masses.shape == (6, 4, bins.edges.shape[1] + 1)
+    torch.testing.assert_close(masses.sum(dim=2), torch.ones(6, 4).double())
+    assert masses[~bins.exists().expand(6, -1, -1)].abs().sum() == 0
+    noisy = torch.randn(num, 6, 4, generator=torch.Generator().manual_seed(1)).double() * values.std(0, correction=0)
+    noisy = some + noise * noisy * torch.tensor([1, 1, 0, 0])
+    number = bins.assign(noisy.flatten(0, 1)).view(num, 6, 4)
+    frequencies = F.one_hot(number, masses.shape[2]).double().mean(dim=0)
+    assert (frequencies - masses).abs().max() < 4 * 0.5 / math.sqrt(num)
+
+
+def test_exact_components_stay_in_their_bins():
+    bins, values = mixed(0.5)
+    assert (bins.sigma > 0).tolist() == [True, True, False, False]
+    hard = F.one_hot(bins.assign(values), bins.edges.shape[1] + 1).double()
+    assert torch.equal(bins.masses(values)[:, 2:], hard[:, 2:])
+
+
+def test_without_noise_the_masses_are_the_bins_and_with_little_nearly_so():
+    (none, values), (little, _) = mixed(0.0), mixed(1e-9)
+    hard = F.one_hot(none.assign(values), none.edges.shape[1] + 1).double()
+    assert torch.equal(none.masses(values), hard)
+    assert (little.masses(values) - hard).abs().amax(dim=(1, 2)).median() == 0
+    torch.testing.assert_close(little.chance, none.chance, atol=1e-6, rtol=0)
+    assert little.floor.max() < 1e-6
+    assert {*little.state_dict()} - {*none.state_dict()} == {"sigma", "floor"}
+
+
+def test_much_noise_leaves_the_ends_of_a_line_and_all_of_a_circle():
+    masses = mixed(1e6)[0].masses(mixed(0.0)[1][:5])
+    torch.testing.assert_close(masses[:, 0], torch.tensor([[0.5, 0, 0, 0.5]]).double().expand(5, -1), atol=1e-5, rtol=0)
+    masses = mixed(20.0)[0].masses(mixed(0.0)[1][:5])
+    torch.testing.assert_close(masses[:, 1], torch.full((5, 4), 0.25).double(), atol=1e-9, rtol=0)
+
+
+def test_what_a_noisy_copy_tells_lies_between_its_floor_and_its_chance():
+    bins, values = mixed(0.3)
+    masses = bins.masses(values)
+    torch.testing.assert_close(bins.floor, torch.special.entr(masses).sum(dim=2).mean(dim=0))
+    torch.testing.assert_close(bins.chance, torch.special.entr(masses.mean(dim=0)).sum(dim=1))
+    assert (bins.floor[:2] > 0.1).all()
+    assert (bins.floor <= bins.chance + 1e-12).all()
+    told = [mixed(noise)[0] for noise in (0.0, 0.1, 1.0)]
+    bits = torch.stack([b.chance[:2] - b.floor[:2] for b in told])
+    assert (bits.diff(dim=0) < 0).all()
+
+
+@pytest.mark.parametrize("noise", [-0.1, math.inf, math.nan])
+def test_noise_has_a_range(noise):
+    with pytest.raises(UsageError, match=r"manipulation\.binned\.noise="):
+        mixed(noise)
 
 
 def test_bad_input_is_told_in_a_sentence():

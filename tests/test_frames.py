@@ -1,6 +1,7 @@
 """The frames: closed forms, and the release against a literal account of it, pair by pair, in numpy."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from toy_space import Windows
 
 from stec import affine
 from stec.errors import UsageError
-from stec.frames import FRAMES, allocentric, ego, frame, published
+from stec.frames import FRAMES, allocentric, augself, ego, frame, published
 from stec.rng import make_keys
 
 NAMES = affine.entry_names("xy")
@@ -132,11 +133,79 @@ def test_allocentric_is_the_difference_of_the_windows():
     assert torch.allclose(allocentric.relate(*moved), found, atol=1e-12)
 
 
+@pytest.mark.parametrize("side", [32, 375])
+def test_augself_pair_by_pair(side):
+    """As its authors tell a pair, from the boxes in fractions: view 1 minus view 2, in view 1's handedness."""
+    a, b = drawn(side)
+    found = Windows("augself").relative(a, b).values
+    for one, other, row in zip(a.tolist(), b.tolist(), found.tolist(), strict=True):
+        (i1, j1, h1, w1, m1, *_), (i2, j2, h2, w2, m2, *_) = ([v / side for v in x[:4]] + x[4:] for x in (one, other))
+        x1, x2, y1, y2 = j1 + w1 / 2, j2 + w2 / 2, i1 + h1 / 2, i2 + h2 / 2
+        if m1:
+            x1, x2 = 1 - x1, 1 - x2
+        shared = float(m1 == m2)
+        assert row == pytest.approx([x1 - x2, y1 - y2, w1 - w2, h1 - h2, 1 - shared], abs=1e-6)
+
+
+def test_augself_there_and_back():
+    a, b = drawn(48)
+    space = Windows("augself")
+    there, back = space.relative(a, b).values, space.relative(b, a).values
+    same = there[:, 4] == 0
+    assert 0 < same.sum() < len(same)
+    torch.testing.assert_close(back[same, :4], -there[same, :4])
+    hand = torch.tensor([1.0, -1, -1, -1])  # of opposite handedness: each tells the first axis in its own
+    torch.testing.assert_close(back[~same, :4], there[~same, :4] * hand)
+    assert torch.equal(back[:, 4], there[:, 4])
+    assert torch.equal(space.relative(a, a).values, torch.zeros(len(a), 5))
+
+
+def test_augself_in_one_dimension_and_of_a_window_that_is_turned():
+    first = affine.window(torch.tensor([0.5]).double(), torch.tensor([0.25]).double())
+    second = affine.window(torch.tensor([0.0]).double(), torch.tensor([0.5]).double())
+    assert augself.relate(first, second).tolist() == [0.25, -0.25, 0]
+    quarter = torch.tensor([[0.0, -0.5, 0], [0.3, 0, 0], [0, 0, 1]]).double()  # as wide as it was high
+    assert augself.relate(quarter, affine.identity(2)).tolist() == pytest.approx([0, 0, -0.5, -0.7, 0])
+
+
 def test_frames_by_name():
     assert {name: frame(name) for name in FRAMES} == FRAMES
-    assert set(FRAMES) == {"ego", "allocentric", "published"}
-    with pytest.raises(UsageError, match=r"frame='egocentric' is unknown: choose one of ego, allocentric, published\."):
+    assert set(FRAMES) == {"ego", "allocentric", "augself", "published"}
+    with pytest.raises(
+        UsageError, match=r"frame='egocentric' is unknown: choose one of ego, allocentric, augself, published\."
+    ):
         frame("egocentric")
+
+
+@pytest.mark.parametrize("name", FRAMES)
+@pytest.mark.parametrize("axes", ["t", "xy"])
+def test_a_frame_tells_as_many_values_as_it_has_components_and_travels_with_its_space(name, axes):
+    known = pickle.loads(pickle.dumps(frame(name)))
+    generator = torch.Generator().manual_seed(0)
+    centre, half = (torch.rand(2, 7, len(axes), generator=generator).double() for _ in range(2))
+    values = known.relate(*(affine.window(c, h) for c, h in zip(centre, half, strict=True)))
+    components = known.components(axes)
+    assert values.shape == (7, len(components))
+    assert len({c.name for c in components}) == len(components)
+    matrices = {"ego": ego, "allocentric": allocentric, "published": published}
+    if name in matrices:
+        first, second = (affine.window(c, h) for c, h in zip(centre, half, strict=True))
+        assert torch.equal(values, affine.entries(matrices[name].relate(first, second)))
+        assert [c.name for c in components] == affine.entry_names(axes)
+
+
+@pytest.mark.parametrize(
+    ("name", "units"),
+    [
+        ("ego", {"linear": "ratio", "translation": "half-windows"}),
+        ("allocentric", {"linear": "half-extents", "translation": "half-extents"}),
+        ("published", {"linear": "ratio", "translation": "half-extents"}),
+        ("augself", {"centre": "extents", "size": "extents", "mirrored": "yes or no"}),
+    ],
+)
+def test_components_have_the_units_of_their_frame(name, units):
+    components = frame(name).components("xy")
+    assert {c.name.partition("_")[0]: c.unit for c in components} == units
 
 
 def test_bins_of_the_release_have_its_known_chance():

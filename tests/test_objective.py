@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -6,6 +8,7 @@ from toy_space import Windows
 from stec.actions import Compose
 from stec.encoder import Encoder, Features
 from stec.errors import UsageError
+from stec.identity.relic import ReLIC
 from stec.identity.simclr import SimCLR
 from stec.manipulation.binned import Binned
 from stec.objective import STEC, Out, Term, tally
@@ -142,13 +145,25 @@ def test_pairs_weights_and_the_opening_line():
     assert alone.pairs == ()
 
 
+@pytest.mark.parametrize(("negatives", "among"), [("global", 8), ("local", 4)])
+def test_chance_goes_by_how_many_samples_an_anchor_is_told_from(negatives, among, monkeypatch):
+    monkeypatch.setattr("stec.losses.world_size", lambda: 2)
+    encoder = TwoLayers()
+    near = SimCLR(DIMS, hidden=4, out=2, negatives=negatives)
+    relic = ReLIC(encoder, momentum=None, hidden=4, out=2, negatives=negatives)
+    stec = STEC(encoder, {"simclr": (1.0, near), "relic": (1.0, relic)}, {}, {})
+    assert stec.chance() == {}
+    expected = {"train/loss_id/simclr": math.log(2 * among - 1), "train/loss_id/relic": math.log(among)}
+    assert stec.chance(8) == pytest.approx(expected)
+
+
 class Counter(Term):
     couples_batch = False
 
     def before_step(self, encoder: Encoder, step: int, total: int) -> None:
         self.seen = (encoder, step, total)
 
-    def chance(self) -> dict[str, float]:
+    def chance(self, batch_size: int | None = None) -> dict[str, float]:
         return {"train/loss_id": 0.5}
 
     def forward(self, features: tuple[Features, ...], views: Views) -> Out:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from stec import affine
-from stec.actions import Component, Relative
+from stec.actions import Relative
 from stec.frames import frame
 from stec.rng import uniform
 
@@ -19,10 +19,9 @@ class Windows:
     num_params = 7
 
     def __init__(self, name: str = "ego", mirror: float = 0.5, trusted_share: float = 1.0):
-        self.relate, self.mirror, self.trusted_share = frame(name), mirror, trusted_share
-        self.components = tuple(
-            Component(n, "half-windows" if n.startswith("translation") else "ratio") for n in affine.entry_names("xy")
-        )
+        self.relate, components = frame(name)
+        self.components = components("xy")
+        self.mirror, self.trusted_share = mirror, trusted_share
 
     def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:
         draws = uniform(keys, view, "windows", 4 * TRIES + 1)
@@ -49,7 +48,7 @@ class Windows:
         return x + 0.1 * action[:, :1] / 32
 
     def relative(self, a: Tensor, b: Tensor) -> Relative:
-        values = affine.entries(self.relate(self.matrix(a), self.matrix(b)))
+        values = self.relate(self.matrix(a), self.matrix(b))
         return Relative(values.float(), self.trusted(a, b)[:, None].expand_as(values))
 
     def trusted(self, a: Tensor, b: Tensor) -> Tensor:

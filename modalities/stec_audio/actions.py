@@ -16,7 +16,7 @@ from stec.errors import UsageError
 from stec.frames import frame
 from stec.rng import uniform
 
-_FRAMES = ("ego", "allocentric")
+_FRAMES = ("ego", "allocentric", "augself")
 _SLOWEST, _FASTEST = 0.25, 4.0
 
 
@@ -26,7 +26,8 @@ class TemporalWindow:
     size: samples of a view. speeds: factors, source samples for each sample of a view, in hundredths (1.1: a tenth
     faster, and higher). step: windows start at multiples of so many samples. max_offset: how far the middle of a view
     may lie from that of view 0, in half-windows of view 0 (null: anywhere); where the recording's end or `step` leaves
-    no such place, the nearest is taken. frame: in whose coordinates a relative action is told, "ego" or "allocentric".
+    no such place, the nearest is taken. frame: in whose coordinates a relative action is told, "ego", "allocentric" or
+    "augself".
 
     Parameters [B, 4]: start and length (whole samples of the source), speed, N. Beyond 2^24 samples (17 minutes at
     16 kHz) starts are rounded down to what float32 holds.
@@ -61,12 +62,8 @@ class TemporalWindow:
             raise UsageError(f"{where}.frame={frame!r} is unknown: choose one of {', '.join(_FRAMES)}.")
         self.size, self.speeds, self.step, self.max_offset = size, tuple(speeds), step, max_offset
         self._lengths = [max(1, round(size * s)) for s in self.speeds]
-        self._relate = _frame(frame)
-        self.components = (
-            self._components()
-            if frame == "ego"
-            else tuple(Component(name, "half-extents") for name in affine.entry_names("t"))
-        )
+        self._relate, components = _frame(frame)
+        self.components = self._components() if frame == "ego" else components("t")
 
     def _components(self) -> tuple[Component, ...]:
         ratios = {Fraction(b, a) for a, b in product(self._lengths, repeat=2)}
@@ -130,8 +127,9 @@ class TemporalWindow:
         return affine.window(((2 * start + length) / num - 1)[:, None], (length / num)[:, None])
 
     def relative(self, a: Tensor, b: Tensor) -> Relative:
-        """Ratio of lengths and offset [B, 2] of the action that leads from a to b, [B, 4] each; valid where trusted."""
-        values = affine.entries(self._relate(self.matrix(a), self.matrix(b)))
+        """The action that leads from a to b, [B, 4] each, as its frame tells it: [B, K]; valid where trusted. In the
+        egocentric one: ratio of lengths, and offset."""
+        values = self._relate(self.matrix(a), self.matrix(b))
         return Relative(values.float(), self.trusted(a, b)[:, None].expand_as(values))
 
     def trusted(self, a: Tensor, b: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ class Windows:
         self._columns = space.slices[name]
         # Only the egocentric frame is in the coordinates of the first view, which is where words and windows live.
         self._units = {c.name: c.unit for c in self._window.components}
-        self._felt = self._units[_OFFSET] == "half-windows"
+        self._felt = self._units.get(_OFFSET) == "half-windows"
         self.meanings: dict[str, str] = _MEANINGS if self._felt else {}
         """Components of the action in a few words; those of other frames are left unexplained."""
 

@@ -8,6 +8,8 @@ MODALITY = Modality(
     parts={
         "action_space": {
             "affine_crop": "stec_vision.actions:AffineCrop",
+            "background": "stec_vision.saliency:Background",
+            "quarter_turn": "stec_vision.quarter_turn:QuarterTurn",
             "color_jitter": "stec_vision.photometry:ColorJitter",
             "grayscale": "stec_vision.photometry:Grayscale",
             "gaussian_blur": "stec_vision.photometry:GaussianBlur",
@@ -15,7 +17,7 @@ MODALITY = Modality(
         },
         "encoder": {
             "resnet": "stec_vision.encoders:ResNet",
-            "timm": "stec_vision.encoders:Timm",
+            "timm": "stec_vision.timm_encoder:Timm",
         },
         "decoder": {
             "image": "stec_vision.decode:Image",

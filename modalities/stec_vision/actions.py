@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stec import affine
-from stec.actions import Component, Relative
+from stec.actions import Relative
 from stec.errors import UsageError
 from stec.frames import frame
 from stec.rng import uniform
@@ -19,8 +19,6 @@ _TRIES = 10
 _STEEPEST = 1.2
 # Windows that merely touch do not overlap, whatever float64 makes of it; pixels are much larger than this.
 _TOUCH = 1e-9
-# (unit of the linear entries, unit of the translations), where they are not those of the egocentric frame.
-_UNITS = {"allocentric": ("half-extents", "half-extents"), "published": ("ratio", "half-extents")}
 
 
 class AffineCrop:
@@ -30,6 +28,9 @@ class AffineCrop:
     height (log-uniform). flip: probability of mirroring. rotation, shear: the window is turned about its centre by an
     angle, and its upright edges are slanted by one, each uniform within +- so many radians. frame: in whose coordinates
     a relative action is told. require_overlap: pairs whose windows have no area in common are not to be learnt from.
+
+    Multi-crop (Caron et al., SwAV, 2020): with num_global, only so many first views are as told; those after them are
+    windows of small_scale, resized to small_size.
 
     Parameters [B, 9]: top, left, height, width (whole pixels), mirrored (0 or 1), H, W, angle, shear.
     """
@@ -47,13 +48,23 @@ class AffineCrop:
         shear: float = 0.0,
         frame: str = "ego",
         require_overlap: bool = False,
+        num_global: int | None = None,
+        small_size: int | None = None,
+        small_scale: tuple[float, float] = (0.05, 0.14),
     ):
         if size < 1:
             raise UsageError(f"actions.affine_crop.size={size} must be at least 1 pixel.")
-        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-            raise UsageError(
-                f"actions.affine_crop.scale={list(scale)} must be two rising shares of the area in (0, 1]."
-            )
+        for name, shares in (("scale", scale), ("small_scale", small_scale)):
+            if len(shares) != 2 or not 0 < shares[0] <= shares[1] <= 1:
+                raise UsageError(
+                    f"actions.affine_crop.{name}={list(shares)} must be two rising shares of the area in (0, 1]."
+                )
+        if num_global is not None and num_global < 1:
+            raise UsageError(f"actions.affine_crop.num_global={num_global} must be at least 1, or null: all views.")
+        if (num_global is None) != (small_size is None):
+            raise UsageError("actions.affine_crop: num_global and small_size go together: set both, or neither.")
+        if small_size is not None and not 1 <= small_size < size:
+            raise UsageError(f"actions.affine_crop.small_size={small_size} must be at least 1 and below size={size}.")
         if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1] < math.inf:
             raise UsageError(f"actions.affine_crop.ratio={list(ratio)} must be two rising ratios above 0.")
         if not 0 <= flip <= 1:
@@ -63,13 +74,17 @@ class AffineCrop:
         if not 0 <= shear <= _STEEPEST:
             raise UsageError(f"actions.affine_crop.shear={shear} must be in [0, {_STEEPEST}] radians.")
         self.size, self.scale, self.ratio = size, (scale[0], scale[1]), (ratio[0], ratio[1])
+        self.num_global, self.small_size, self.small_scale = num_global, small_size, (small_scale[0], small_scale[1])
         self.flip, self.rotation, self.shear, self.require_overlap = flip, rotation, shear, require_overlap
-        self._relate = _frame(frame)
-        linear, translation = _UNITS.get(frame, ("ratio", "half-windows"))
-        self.components = tuple(
-            Component(name, translation if name.startswith("translation") else linear)
-            for name in affine.entry_names("xy")
-        )
+        self._relate, components = _frame(frame)
+        self.components = components("xy")
+
+    def side(self, view: int) -> int:
+        """The side of view number `view`, in pixels."""
+        return self.size if self.small_size is None or self._is_global(view) else self.small_size
+
+    def _is_global(self, view: int) -> bool:
+        return self.num_global is None or view < self.num_global
 
     def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:
         """float32 [B, 9] for keys int64 [B, 3] and extents int64 [B, 2] = (H, W), by torchvision's
@@ -78,7 +93,7 @@ class AffineCrop:
         draws = torch.from_numpy(uniform(keys.numpy(), view, "affine_crop", 4 * _TRIES + 3))
         area, aspect, down, right = draws[:, : 4 * _TRIES].view(-1, _TRIES, 4).unbind(2)
         tall, wide = extent.double().T[:, :, None]
-        low, high = self.scale
+        low, high = self.scale if self._is_global(view) else self.small_scale
         area = (low + (high - low) * area) * tall * wide
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         aspect = torch.exp(low + (high - low) * aspect)
@@ -101,30 +116,38 @@ class AffineCrop:
         top, left = torch.floor((tall - height) / 2), torch.floor((wide - width) / 2)
         return torch.cat([top, left, height, width], dim=1)
 
+    @property
+    def aspects(self) -> dict[str, tuple[int, ...]]:
+        """What an action does, taken apart: {name: its columns}, of all that varies."""
+        found = {"window": (0, 1, 2, 3), "mirrored": (4,), "turned": (7,), "slanted": (8,)}
+        live = {"window": True, "mirrored": self.flip > 0, "turned": self.rotation > 0, "slanted": self.shear > 0}
+        return {name: columns for name, columns in found.items() if live[name]}
+
     def still(self, extent: Tensor) -> Tensor:
         """float32 [B, 9] for extents int64 [B, 2]: the window that is all of the source, as it is."""
         nothing, size = torch.zeros(len(extent), 2), extent.float()
         return torch.cat([nothing, size, nothing[:, :1], size, nothing], dim=1)
 
-    def act(self, x: Tensor, action: Tensor, view: int) -> Tensor:  # noqa: ARG002
+    def act(self, x: Tensor, action: Tensor, view: int) -> Tensor:
         """Views [B, C, S, S] of sources x float [B, C, H, W] (H and W those the actions were drawn for).
 
         An upright window is resized by torchvision's antialiased bilinear filter, which sees nothing beyond the window
         (to about 1e-6; a matrix product, so 1e-3 if TF32 is allowed). With rotation or shear in use, views are sampled
         bilinearly from the whole source, edge pixels continued: that does not antialias where it shrinks.
         """
+        size = self.side(view)
         with torch.autocast(x.device.type, enabled=False):
             if self.rotation or self.shear:
                 theta = self.matrix(action)[:, :2].to(x.dtype)
-                grid = F.affine_grid(theta, [*x.shape[:2], self.size, self.size], align_corners=False)
+                grid = F.affine_grid(theta, [*x.shape[:2], size, size], align_corners=False)
                 return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
             top, left, height, width, mirrored = action[:, :5].to(x.dtype).unbind(1)
-            across = _resizing(left, width, mirrored, x.shape[3], self.size)
-            along = _resizing(top, height, torch.zeros_like(mirrored), x.shape[2], self.size)
+            across = _resizing(left, width, mirrored, x.shape[3], size)
+            along = _resizing(top, height, torch.zeros_like(mirrored), x.shape[2], size)
             batch, channels, rows, columns = x.shape
             narrow = torch.bmm(x.reshape(batch, channels * rows, columns), across.mT)
-            each = along[:, None].expand(-1, channels, -1, -1).reshape(batch * channels, self.size, rows)
-            return torch.bmm(each, narrow.view(batch * channels, rows, -1)).view(batch, channels, self.size, -1)
+            each = along[:, None].expand(-1, channels, -1, -1).reshape(batch * channels, size, rows)
+            return torch.bmm(each, narrow.view(batch * channels, rows, -1)).view(batch, channels, size, -1)
 
     def matrix(self, action: Tensor) -> Tensor:
         """A_v float64 [B, 3, 3]: a view samples its source at p = A_v u (coordinates in [-1, 1], x right, y down)."""
@@ -142,8 +165,8 @@ class AffineCrop:
         return affine.homogeneous(linear, centre)
 
     def relative(self, a: Tensor, b: Tensor) -> Relative:
-        """The entries [B, 6], row by row, of the action that leads from a to b, [B, 9] each; valid where trusted."""
-        values = affine.entries(self._relate(self.matrix(a), self.matrix(b)))
+        """The action that leads from a to b, [B, 9] each, as its frame tells it: [B, K]; valid where trusted."""
+        values = self._relate(self.matrix(a), self.matrix(b))
         return Relative(values.float(), self.trusted(a, b)[:, None].expand_as(values))
 
     def trusted(self, a: Tensor, b: Tensor) -> Tensor:

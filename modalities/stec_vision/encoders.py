@@ -1,28 +1,17 @@
-"""Networks that see: a ResNet with torchvision's names, and any model of timm.
+"""A network that sees: a ResNet with torchvision's names.
 
 Legend: B images [B, 3, H, W], float in [0, 1].
 """
 
-import difflib
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
-import timm
-import torch
-from huggingface_hub import try_to_load_from_cache
 from torch import Tensor, nn
 
 from stec.catalogue import nearest
 from stec.encoder import Encoder, Features
 from stec.errors import UsageError
 
-_log = logging.getLogger("stec")
-
 _LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 _STEMS = ("cifar", "stl", "imagenet")
-_TAKES = "images [B, 3, H, W] in [0, 1]"
+TAKES = "images [B, 3, H, W] in [0, 1]"
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Conv2d:
@@ -91,7 +80,7 @@ class ResNet(Encoder):
     layer1..layer4 to give besides the pooled output, each averaged over space to [B, E].
     """
 
-    takes = _TAKES
+    takes = TAKES
     prefix = ""
     """What a name of the state dict has in front of torchvision's name."""
 
@@ -165,113 +154,3 @@ class ResNet(Encoder):
             if name in self.taps:
                 layers[name] = x.mean(dim=(2, 3))
         return Features(x.mean(dim=(2, 3)), layers=layers or None)
-
-
-class Timm(Encoder):
-    """A model of timm without its classifier: pooled features [B, D].
-
-    pretrained: start from the published weights; offline: only if they are on this machine already. normalize:
-    subtract the mean and divide by the deviation that those weights expect. image_size: for models that are built for
-    one size (vision transformers), in pixels. drop_path: rate of stochastic depth.
-    """
-
-    takes = _TAKES
-    prefix = "model."
-    """What a name of the state dict has in front of timm's name."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(
-        self,
-        *,
-        model: str,
-        pretrained: bool = False,
-        offline: bool = False,
-        normalize: bool = True,
-        image_size: int | None = None,
-        drop_path: float = 0.0,
-    ):
-        super().__init__()
-        if not timm.is_model(model):
-            raise UsageError(f"encoder.model={model!r} is not in timm {timm.__version__}: {_nearest_model(model)}")
-        if not 0 <= drop_path < 1:
-            raise UsageError(f"encoder.drop_path={drop_path} must be in [0, 1).")
-        if pretrained and offline and not _at_hand(model):
-            raise UsageError(f"encoder.model={model!r}: its published weights are not on this machine.")
-        wanted = {"img_size": image_size, "drop_path_rate": drop_path or None}
-        options: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-        self.name, self.options = model, options
-        if pretrained and not _at_hand(model):
-            _log.info("encoder.model=%s: fetching its published weights", model)
-        try:
-            with _hub_in_silence():
-                self.model = timm.create_model(model, pretrained=pretrained, num_classes=0, **options)
-        except TypeError as error:
-            raise UsageError(f"encoder.model={model!r} does not take {' and '.join(options)}: {error}") from error
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UsageError(
-                f"encoder.model={model!r} cannot be built with pretrained={pretrained}: {reason}"
-            ) from error
-        # Some networks widen after the pooling; timm calls what comes out then head_hidden_size.
-        facts: Any = self.model
-        self.dims = {"pooled": int(getattr(facts, "head_hidden_size", None) or facts.num_features)}
-        published = facts.pretrained_cfg if normalize else {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-        self.register_buffer("mean", torch.tensor(published["mean"]).view(-1, 1, 1), persistent=False)
-        self.register_buffer("deviation", torch.tensor(published["std"]).view(-1, 1, 1), persistent=False)
-
-    @staticmethod
-    def published(model: str) -> dict[str, Any]:
-        """The description of a model with its published weights, its samples prepared at the size it was trained on."""
-        if not timm.is_model(model):
-            raise UsageError(f"timm/{model} is not in timm {timm.__version__}: {_nearest_model(model)}")
-        known = timm.get_pretrained_cfg(model)
-        if known is None:
-            raise UsageError(f"timm/{model}: timm knows no published weights of this model.")
-        size = known.input_size[-1]
-        return {
-            "actions": {"affine_crop": {"size": size}},
-            "decoder": {"name": "image_crop"},
-            "picture": {"name": "boxes"},
-            "encoder": {"name": "timm", "model": model, "pretrained": True},
-        }
-
-    def loading_lines(self, file: str) -> list[str]:
-        """Python that loads an exported file into timm's model; its input must be normalised by the last line."""
-        options = "".join(f", {name}={value}" for name, value in self.options.items() if name == "img_size")
-        return [
-            "import timm",
-            f"model = timm.create_model({self.name!r}, num_classes=0{options}, checkpoint_path={file!r})",
-            f"mean, deviation = {self.mean.flatten().tolist()}, {self.deviation.flatten().tolist()}  # of the input",
-        ]
-
-    def forward(self, x: Tensor) -> Features:
-        return Features(self.model((x - self.mean) / self.deviation))
-
-
-@contextmanager
-def _hub_in_silence() -> Iterator[None]:
-    """Without a network it warns of each of its attempts; they end in one sentence of ours."""
-    hub = logging.getLogger("huggingface_hub")
-    before = hub.level
-    hub.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        hub.setLevel(before)
-
-
-def _at_hand(model: str) -> bool:
-    """Are the weights in the hub's cache? (Looking does not touch the network.)"""
-    published = timm.get_pretrained_cfg(model)
-    if published is None or not published.hf_hub_id:
-        return False
-    names = ("model.safetensors", "pytorch_model.bin")
-    return any(isinstance(try_to_load_from_cache(published.hf_hub_id, name), str) for name in names)
-
-
-def _nearest_model(name: str) -> str:
-    """timm has a thousand models: name a few near ones instead of all."""
-    close = difflib.get_close_matches(name, timm.list_models(), n=3)
-    return f"did you mean {' or '.join(map(repr, close))}?" if close else "see timm.list_models()."

@@ -17,7 +17,8 @@ class Blots:
 
     splits = ("train",)
     options = {  # noqa: RUF012
-        "action_space": {"affine_crop": {"size": 20}},
+        "action_space": {"affine_crop": {"size": 20}, "quarter_turn": {"first_view": 0}},
+        "decoder": {"image_crop": {"saliency": True}},
         "encoder": {"resnet": {"width": 4, "taps": ["layer2"]}, "timm": {"model": "test_resnet"}},
     }
 

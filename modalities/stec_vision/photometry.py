@@ -1,4 +1,5 @@
-"""What changes the light of a picture and not its place: performed, never predicted. torchvision's arithmetic, batched.
+"""Colour, grey, blur and inversion: what changes the light of a picture and not its place. torchvision's arithmetic,
+batched. Performed and never predicted, but for the colour jitter if wanted.
 
 Every sample has its own parameters, drawn with its keys; performing them draws nothing.
 
@@ -13,65 +14,28 @@ from torch import Tensor
 
 from stec.actions import Component, Relative
 from stec.errors import UsageError
-from stec.rng import uniform
+from stec_vision.nuisance import Nuisance
 
 # The side of the views for which a blur is told in pixels.
 _BLUR_SIDE = 224
+# What a colour jitter does: name and unit.
+_NAMES = [("brightness", "factor"), ("contrast", "factor"), ("saturation", "factor"), ("hue", "turns")]
 
 
-class _Nuisance:
-    """What the four share: no component to predict, and which samples need work."""
-
-    components: tuple[Component, ...] = ()
-    num_params = 1
-    at_once = 2**18
-    """On a CPU so many values are changed at a time: what stays in its cache need not be fetched again."""
-
-    def act(self, x: Tensor, action: Tensor, view: int) -> Tensor:  # noqa: ARG002
-        """Perform the actions [B, P] on x float [B, 3, H, W] in [0, 1]; x itself stays as it is."""
-        with torch.autocast(x.device.type, enabled=False):
-            touched = self.touches(action)
-            if x.device.type != "cpu":
-                # Asking an accelerator which samples are touched would stall it: all are changed, and some dropped.
-                return torch.where(touched[:, None, None, None], self.change(x, action), x)
-            out = x.clone()
-            for rows in filter(len, self.alike(touched, action)):
-                for some in rows.split(max(1, self.at_once // x.shape[1:].numel())):
-                    out[some] = self.change(x[some], action[some])
-            return out
-
-    def touches(self, action: Tensor) -> Tensor:
-        """bool [B]: does the action [B, P] change anything?"""
-        return action[:, 0] > 0
-
-    def change(self, x: Tensor, action: Tensor) -> Tensor:
-        """x changed, as a new tensor. On a CPU all rows come from one entry of `alike`."""
-        raise NotImplementedError
-
-    def alike(self, touched: Tensor, action: Tensor) -> tuple[Tensor, ...]:  # noqa: ARG002
-        """The numbers of the touched samples, in groups whose work is the same."""
-        return (touched.nonzero().squeeze(1),)
-
-    def relative(self, a: Tensor, b: Tensor) -> Relative:  # noqa: ARG002
-        """Nothing to predict: values and valid [B, 0]."""
-        return Relative(a.new_empty(len(a), 0), torch.empty(len(a), 0, dtype=torch.bool, device=a.device))
-
-    def trusted(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: ARG002
-        """bool [B]: the other parts' copies may be learnt from."""
-        return torch.ones(len(a), dtype=torch.bool, device=a.device)
-
-
-class ColorJitter(_Nuisance):
+class ColorJitter(Nuisance):
     """Brightness, contrast, saturation and hue, in an order drawn for each sample, with probability p.
 
     brightness, contrast, saturation: the factor is uniform in [max(0, 1 - it), 1 + it], and the result clamped to
-    [0, 1]. hue: the shift is uniform within +- it, in turns of the colour circle, at most .5.
+    [0, 1]. hue: the shift is uniform within +- it, in turns of the colour circle, at most .5. predict: what varies is
+    told as an action to be learnt: the second view's factor (or shift) minus the first one's (AugSelf's difference, Lee
+    et al. 2021, not divided by its range). views: as in Nuisance.
 
     Parameters [B, 8]: the factors of brightness, contrast and saturation and the shift of hue, then their places in the
     order, 0 to 3 (where p says no: 1, 1, 1, 0, which changes nothing).
     """
 
     num_params = 8
+    nothing = (1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 2.0, 3.0)
 
     def __init__(
         self,
@@ -81,24 +45,36 @@ class ColorJitter(_Nuisance):
         saturation: float = 0.4,
         hue: float = 0.1,
         p: float = 0.8,
+        predict: bool = False,
+        views: list[int] | None = None,
     ):
         for name, strength in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
             if not 0 <= strength < math.inf:
                 raise UsageError(f"actions.color_jitter.{name}={strength} must be at least 0.")
         if not 0 <= hue <= 0.5:
             raise UsageError(f"actions.color_jitter.hue={hue} must be in [0, 0.5] turns.")
-        _check_probability("color_jitter", p)
-        self.strengths, self.hue, self.p = (brightness, contrast, saturation), hue, p
+        super().__init__("color_jitter", p, views)
+        self.ranges = [(max(0.0, 1 - s), 1 + s) for s in (brightness, contrast, saturation)] + [(-hue, hue)]
+        widths = [high - low for low, high in self.ranges]
+        self._told = [i for i, width in enumerate(widths) if predict and width > 0]
+        if predict and not (self._told and p):
+            raise UsageError("actions.color_jitter.predict=true, but nothing varies: there is nothing to predict.")
+        self.components = tuple(Component(*_NAMES[i], -widths[i], widths[i]) for i in self._told)
 
-    def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
-        """float32 [B, 8] for keys int64 [B, 3]."""
-        draws = _draws(keys, view, "color_jitter", 9)
-        ranges = [(max(0.0, 1 - s), 1 + s) for s in self.strengths] + [(-self.hue, self.hue)]
+    def drawn(self, keys: Tensor, view: int) -> Tensor:
+        draws, ranges = self.uniform(keys, view, 9), self.ranges
         values = torch.stack([low + (high - low) * draws[:, i] for i, (low, high) in enumerate(ranges)], dim=1)
         nothing = torch.tensor([1.0, 1, 1, 0], dtype=torch.float64)
         values = torch.where(draws[:, 8:] < self.p, values, nothing)
         places = draws[:, 4:8].argsort(dim=1, stable=True).argsort(dim=1)
         return torch.cat([values, places], dim=1).float()
+
+    def relative(self, a: Tensor, b: Tensor) -> Relative:
+        """How much more [B, K] the jitter of b [B, 8] does than that of a [B, 8]; K components that vary, or none."""
+        if not self._told:
+            return super().relative(a, b)
+        values = torch.stack([b[:, i] - a[:, i] for i in self._told], dim=1)
+        return Relative(values, torch.ones_like(values, dtype=torch.bool))
 
     def touches(self, action: Tensor) -> Tensor:
         return (action[:, :3] != 1).any(dim=1) | (action[:, 3] != 0)
@@ -168,22 +144,20 @@ def _turn(x: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(value.add_(chroma)[:, None], distance, sextants[:, None], value=-1)
 
 
-class Grayscale(_Nuisance):
+class Grayscale(Nuisance):
     """Three equal channels of grey, with probability p. Parameter [B, 1]: 1 if grey."""
 
-    def __init__(self, *, p: float = 0.2):
-        _check_probability("grayscale", p)
-        self.p = p
+    def __init__(self, *, p: float = 0.2, views: list[int] | None = None):
+        super().__init__("grayscale", p, views)
 
-    def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
-        """float32 [B, 1] for keys int64 [B, 3]."""
-        return (_draws(keys, view, "grayscale", 1) < self.p).float()
+    def drawn(self, keys: Tensor, view: int) -> Tensor:
+        return (self.uniform(keys, view, 1) < self.p).float()
 
     def change(self, x: Tensor, action: Tensor) -> Tensor:  # noqa: ARG002
         return _luma(x).expand_as(x)
 
 
-class GaussianBlur(_Nuisance):
+class GaussianBlur(Nuisance):
     """Blur with a sampled Gaussian, edges reflected, with probability p; both numbers follow the size of the view.
 
     kernel: share of the view's side that the kernel spans, rounded down to whole pixels, then up to an odd number.
@@ -194,17 +168,23 @@ class GaussianBlur(_Nuisance):
     # A convolution over few samples at a time does not fill the processor's registers.
     at_once = 2**21
 
-    def __init__(self, *, p: float = 0.5, kernel: float = 0.1, sigma: tuple[float, float] = (0.1, 2.0)):
-        _check_probability("gaussian_blur", p)
+    def __init__(
+        self,
+        *,
+        p: float = 0.5,
+        kernel: float = 0.1,
+        sigma: tuple[float, float] = (0.1, 2.0),
+        views: list[int] | None = None,
+    ):
+        super().__init__("gaussian_blur", p, views)
         if not 0 < kernel <= 1:
             raise UsageError(f"actions.gaussian_blur.kernel={kernel} must be a share of the view's side in (0, 1].")
         if len(sigma) != 2 or not 0 < sigma[0] <= sigma[1] < math.inf:
             raise UsageError(f"actions.gaussian_blur.sigma={list(sigma)} must be two rising numbers above 0.")
-        self.p, self.kernel, self.sigma = p, kernel, (sigma[0], sigma[1])
+        self.kernel, self.sigma = kernel, (sigma[0], sigma[1])
 
-    def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
-        """float32 [B, 1] for keys int64 [B, 3]."""
-        chosen, where = _draws(keys, view, "gaussian_blur", 2).split(1, dim=1)
+    def drawn(self, keys: Tensor, view: int) -> Tensor:
+        chosen, where = self.uniform(keys, view, 2).split(1, dim=1)
         low, high = self.sigma
         return torch.where(chosen < self.p, low + (high - low) * where, 0.0).float()
 
@@ -221,19 +201,17 @@ class GaussianBlur(_Nuisance):
         return F.conv2d(tall, weights.mT, groups=batch * channels).view(batch, channels, rows, columns)
 
 
-class Solarize(_Nuisance):
+class Solarize(Nuisance):
     """Values of .5 and above inverted, with probability p. Parameter [B, 1]: 1 if solarised.
 
     A pair with a solarised view is not learnt from, as in the authors' code: none of its copies is trusted.
     """
 
-    def __init__(self, *, p: float = 0.2):
-        _check_probability("solarize", p)
-        self.p = p
+    def __init__(self, *, p: float = 0.2, views: list[int] | None = None):
+        super().__init__("solarize", p, views)
 
-    def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
-        """float32 [B, 1] for keys int64 [B, 3]."""
-        return (_draws(keys, view, "solarize", 1) < self.p).float()
+    def drawn(self, keys: Tensor, view: int) -> Tensor:
+        return (self.uniform(keys, view, 1) < self.p).float()
 
     def change(self, x: Tensor, action: Tensor) -> Tensor:  # noqa: ARG002
         return torch.minimum(x, 1 - x)
@@ -241,13 +219,3 @@ class Solarize(_Nuisance):
     def trusted(self, a: Tensor, b: Tensor) -> Tensor:
         """bool [B]: neither view is solarised."""
         return ~(self.touches(a) | self.touches(b))
-
-
-def _draws(keys: Tensor, view: int, stream: str, num: int) -> Tensor:
-    """float64 [B, num] in [0, 1): drawn in numpy, whose small arrays cost less; the numbers are the same."""
-    return torch.from_numpy(uniform(keys.numpy(), view, stream, num))
-
-
-def _check_probability(part: str, p: float) -> None:
-    if not 0 <= p <= 1:
-        raise UsageError(f"actions.{part}.p={p} must be a probability in [0, 1].")

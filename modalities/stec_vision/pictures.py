@@ -13,7 +13,7 @@ from PIL import ImageDraw, ImageFont
 from torch import Tensor
 
 from stec import affine
-from stec.actions import Compose
+from stec.actions import Component, Compose
 from stec.errors import UsageError
 from stec_vision.actions import AffineCrop
 from stec_vision.decode import Image, ImageCrop
@@ -53,6 +53,13 @@ _MEANINGS = {
     "translation_x": "How far to the right view 2 lies, in half-windows.",
     "translation_y": "How far down view 2 lies, in half-windows.",
 }
+_OTHER_MEANINGS = {
+    "brightness": "Factor of brightness of view 2, minus that of view 1.",
+    "contrast": "Factor of contrast of view 2, minus that of view 1.",
+    "saturation": "Factor of saturation of view 2, minus that of view 1.",
+    "hue": "Shift of hue of view 2, minus that of view 1, in turns of the colour circle.",
+    "quarter_turn": "Quarter turns from view 1 to view 2, anticlockwise.",
+}
 
 
 class ReportPictures:
@@ -71,10 +78,12 @@ class ReportPictures:
         name, self._crop = found[0]
         self._columns = space.slices[name]
         # Only the egocentric frame is in the coordinates of the first view, which is where words and windows live.
-        self._units = {c.name: c.unit for c in self._crop.components}
-        self._felt = self._units["translation_x"] == "half-windows"
-        self.meanings: dict[str, str] = _MEANINGS if self._felt else {}
-        """Components of the action in a few words; those of other frames are left unexplained."""
+        self._felt = "half-windows" in {c.unit for c in self._crop.components}
+        self._others = {c.name: c for part in space.parts.values() if part is not self._crop for c in part.components}
+        self.meanings: dict[str, str] = (_MEANINGS if self._felt else {}) | {
+            name: words for name, words in _OTHER_MEANINGS.items() if name in self._others
+        }
+        """Components of the action in a few words; a crop's in other frames are left unexplained."""
 
     def source(self, raw: bytes, decoder: Image | ImageCrop) -> Tensor:
         """uint8 [3, H, W]: what the decoder's actions are cut from, in its proportions; DataError if unreadable."""
@@ -111,13 +120,16 @@ class ReportPictures:
 
     def words(self, values: dict[str, float]) -> str:
         """The action {component: value} in plain words, as view 1 would feel it: "zoom in 1.6x, move right 0.4
-        half-windows, mirrored". Components that are missing or not finite are not spoken of. In a frame other than the
-        egocentric one: the values.
+        half-windows, mirrored". Components that are missing or not finite are not spoken of. Of other parts, and in a
+        frame other than the egocentric one: the values.
         """
+        known = {name: v for name, v in values.items() if math.isfinite(v)}
+        others = [_told(c, known[name]) for name, c in self._others.items() if name in known]
         if not self._felt:
-            each = [f"{name} {v:.2f} {self._units[name]}" for name, v in values.items() if name in self._units]
-            return ", ".join(each) or "unknown"
-        if not any(math.isfinite(value) for name, value in values.items() if name in _STILL):
+            own = [c for c in self._crop.components if c.name in known]
+            told = [_told(c, known[c.name]) if c.levels else f"{c.name} {known[c.name]:.2f} {c.unit}" for c in own]
+            return ", ".join(filter(None, [*told, *others])) or ("nothing" if told or others else "unknown")
+        if not known.keys() & {*_STILL, *self._others}:
             return "unknown"
         xx, xy, right, yx, yy, down = _known(values).values()
         area = xx * yy - xy * yx
@@ -130,7 +142,17 @@ class ReportPictures:
         slant = (xx * xy + yx * yy) / max(width * height, _TINY)
         parts = [*_zoom(width, height), *_turn("turn", math.atan2(yx, xx)), *_turn("slant", -math.atan(slant))]
         parts += [*_move(right, down), *(["mirrored"] if mirrored else [])]
+        parts += filter(None, others)
         return ", ".join(parts) or "nothing"
+
+
+def _told(component: Component, value: float) -> str:
+    """A component that has no words of its own, by its name and unit; "" if it says that nothing was done."""
+    if abs(value) < 0.005:
+        return ""
+    if component.levels == (0.0, 1.0):  # yes or no
+        return component.name
+    return f"{component.name} {f'{value:g}' if component.levels else f'{value:+.2f}'} {component.unit}"
 
 
 def _known(values: dict[str, float]) -> dict[str, float]:

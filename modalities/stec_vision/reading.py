@@ -72,12 +72,28 @@ class Picture:
         with _blamed_on_data("a truncated or damaged picture"):
             self._image.load()
             image = _to_rgb(self._image)
+        return self._upright(image)
+
+    def layers(self) -> tuple[Image.Image, Image.Image]:
+        """Decode to upright colours, as they are beneath any transparency, and alpha (255 if there is none): 8-bit RGB
+        and grey. (Two pictures: PIL would resize one of four channels with its colours multiplied by alpha.)"""
+        with _blamed_on_data("a truncated or damaged picture"):
+            self._image.load()
+            if self._image.has_transparency_data:
+                layer = self._image.convert("RGBA")
+                colours, alpha = layer.convert("RGB"), layer.getchannel("A")
+            else:
+                colours, alpha = _to_rgb(self._image), Image.new("L", self._image.size, 255)
+        return self._upright(colours), self._upright(alpha)
+
+    def _upright(self, image: Image.Image) -> Image.Image:
         return image.transpose(_TURNS[self._orientation]) if self._orientation in _TURNS else image
 
 
 def to_tensor(image: Image.Image) -> Tensor:
-    """RGB picture -> uint8 [3, H, W]."""
-    return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).contiguous()
+    """RGB picture -> uint8 [3, H, W]; a grey one -> uint8 [1, H, W]."""
+    values = torch.from_numpy(np.asarray(image).copy())
+    return values[None] if values.dim() == 2 else values.permute(2, 0, 1).contiguous()
 
 
 def _orientation(image: Image.Image) -> int:

@@ -84,7 +84,7 @@ def _look(model: Model, raw: bytes, path: Path) -> Tensor:
     try:
         extent = torch.tensor([decoder.extent(raw)])
         action = torch.zeros(1, space.num_params)
-        moving = {name: part for name, part in space.parts.items() if part.components}
+        moving = {name: part for name, part in space.parts.items() if part.components or hasattr(part, "still")}
         for name, part in moving.items():
             if not hasattr(part, "still"):
                 raise UsageError(f"actions.{name} does not say what leaving a sample as it is would be (still).")

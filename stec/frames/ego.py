@@ -6,6 +6,13 @@ Warping view 1 with E12 gives view 2; E13 = E12 E23; E21 = inv(E12); re-coordina
 from torch import Tensor
 
 from stec import affine
+from stec.actions import Component
+
+
+def components(axes: str) -> tuple[Component, ...]:
+    """The entries of the matrix, row by row."""
+    names = affine.entry_names(axes)
+    return tuple(Component(n, "half-windows" if n.startswith("translation") else "ratio") for n in names)
 
 
 def relate(first: Tensor, second: Tensor) -> Tensor:

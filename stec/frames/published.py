@@ -13,9 +13,16 @@ import torch
 from torch import Tensor
 
 from stec import affine
+from stec.actions import Component
 
 LINEAR_LIMIT = 2.0
 TRANSLATION_LIMIT = 0.5
+
+
+def components(axes: str) -> tuple[Component, ...]:
+    """The entries of the matrix, row by row."""
+    names = affine.entry_names(axes)
+    return tuple(Component(n, "half-extents" if n.startswith("translation") else "ratio") for n in names)
 
 
 def relate(first: Tensor, second: Tensor) -> Tensor:

@@ -129,7 +129,7 @@ class CPC(Term):
         if self.negatives == "same_group" and group is None:
             raise UsageError("identity.cpc.negatives=same_group needs samples with a member `group`: these have none.")
 
-    def chance(self) -> dict[str, float]:
+    def chance(self, batch_size: int | None = None) -> dict[str, float]:  # noqa: ARG002
         candidates = 1 + self.num_negatives
         names = ("train/cpc_acc", *(f"train/cpc_acc/{k}" for k in sorted({1, self.steps})))
         return {"train/loss_id": math.log(candidates)} | dict.fromkeys(names, 1 / candidates)

@@ -1,5 +1,6 @@
 """SimCLR (Chen et al., ICML 2020): the identity model is a softmax over everything else in the batch."""
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -9,7 +10,7 @@ from stec.distributed import global_mean
 from stec.encoder import Features
 from stec.errors import UsageError
 from stec.heads import Projector
-from stec.losses import NEGATIVES, nt_xent
+from stec.losses import NEGATIVES, nt_xent, num_compared
 from stec.objective import Out, Term, tally
 from stec.views import Views
 
@@ -48,6 +49,11 @@ class SimCLR(Term):
         z1, z2 = self.projector(torch.cat([features[0].pooled, features[1].pooled])).chunk(2)
         losses: Tensor = nt_xent(z1, z2, self.temperature, self.negatives)
         return Out(global_mean(losses), {"train/loss_id": tally(losses)})
+
+    def chance(self, batch_size: int | None = None) -> dict[str, float]:
+        if batch_size is None:
+            return {}
+        return {"train/loss_id": math.log(2 * num_compared(self.negatives, batch_size) - 1)}
 
     def describe(self) -> str:
         details = f"temperature {self.temperature:g}, {self.negatives} negatives, chance ln(2B - 1)"

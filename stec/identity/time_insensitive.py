@@ -4,6 +4,7 @@ CPC marginalised over its action: one projection for all offsets, so nothing is 
 (S-TEC's paper adds such a model to CPC and says no more of it: the designs here are our reading).
 """
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -14,7 +15,7 @@ from stec.distributed import gather, global_mean, rank
 from stec.encoder import Features
 from stec.errors import UsageError
 from stec.heads import Projector
-from stec.losses import NEGATIVES, nt_xent
+from stec.losses import NEGATIVES, nt_xent, num_compared
 from stec.objective import Out, Term, tally
 from stec.rng import uniform
 from stec.views import Views
@@ -109,6 +110,11 @@ class TimeInsensitive(Term):
             seen = torch.stack([myself, positive], dim=1)[rows]
             right.append(wanted.squeeze(1) > cosines.scatter(1, seen, -torch.inf).amax(1))
         return torch.cat(right)
+
+    def chance(self, batch_size: int | None = None) -> dict[str, float]:
+        if batch_size is None:
+            return {}
+        return {"train/loss_id": math.log(2 * num_compared(self.negatives, batch_size) - 1)}
 
     def describe(self) -> str:
         pairs = "frames of two views" if self.design == "windows" else "two frames of a view"

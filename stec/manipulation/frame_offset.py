@@ -120,7 +120,7 @@ class FrameOffset(Term):
         here = (draws[:, 1::2] * room.clamp(min=1)).long() + (-k).clamp(min=0)
         return Pairs(here, here + k, offset, room > 0)
 
-    def chance(self) -> dict[str, float]:
+    def chance(self, batch_size: int | None = None) -> dict[str, float]:  # noqa: ARG002
         return {
             "train/loss_manip": self.entropy,
             "train/action_acc/frame_offset": self.majority,

@@ -71,7 +71,7 @@ def train(
     step = restore(learner, run.restore(), data)
     run.verdict = learner.watch.verdict
     backward = prepare.gradient_of(stec, options, hardware, scaler.scale)
-    for line in prepare.announcement(stec, optimizer, options, hardware, per_epoch):
+    for line in prepare.announcement(stec, optimizer, options, hardware, per_epoch, data.get("batch_size")):
         run.say(line)
     run.say(f"starting at step {step} of {total}")
     if end <= step < total:

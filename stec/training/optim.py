@@ -4,6 +4,8 @@ Two groups of parameters. Biases, gains of norms and everything else with one di
 LARS's adaptation: plain SGD at the full rate, as in the paper's code and SimCLR's. The online probe is never adapted
 either: under LARS its weight joins that group (the paper's code also decays it by 1e-6; here it does not).
 
+What a term names in `constant_rate` learns at the peak rate from the first step to the last, in groups behind those.
+
 The rates are stated for a batch of 256; `scale` says how the peak follows the global batch size.
 """
 
@@ -16,6 +18,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from stec.errors import UsageError
+from stec.objective import Term
 
 SCALES: dict[str, Callable[[float], float]] = {"none": lambda _: 1.0, "linear": lambda r: r, "sqrt": math.sqrt}
 _PROBES = "probes."
@@ -38,7 +41,7 @@ def sgd(
         raise UsageError("optimizer.nesterov=true needs an optimizer.momentum above 0.")
     decayed, plain = _groups(model, exempt=())
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return _stamp(torch.optim.SGD(groups, lr=peak, momentum=momentum, nesterov=nesterov), lr, scale)
+    return _stamp(model, torch.optim.SGD(groups, lr=peak, momentum=momentum, nesterov=nesterov), lr, scale)
 
 
 def adamw(
@@ -58,7 +61,7 @@ def adamw(
             raise UsageError(f"optimizer.{key}={beta} must be at least 0 and below 1.")
     decayed, plain = _groups(model, exempt=())
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return _stamp(torch.optim.AdamW(groups, lr=peak, betas=(beta1, beta2)), lr, scale)
+    return _stamp(model, torch.optim.AdamW(groups, lr=peak, betas=(beta1, beta2)), lr, scale)
 
 
 def lars(
@@ -70,8 +73,13 @@ def lars(
     weight_decay: float = 1e-6,
     momentum: float = 0.9,
     trust: float = 1e-3,
+    clip: bool = False,
 ) -> Optimizer:
-    """timm's LARS: (g + wd p) * trust |p| / (|g| + wd |p| + eps) goes into the momentum buffer, the rate outside it."""
+    """timm's LARS: (g + wd p) * trust |p| / (|g| + wd |p| + eps) goes into the momentum buffer, the rate outside it.
+
+    clip: that local rate, times the rate outside, is at most the latter: min(local / lr, 1) in its place (LARC, as
+    solo-learn with trust .02), so that a weight moves by min(local, lr) (g + wd p).
+    """
     from timm.optim import Lars  # here, because timm imports torchvision, which other runs need not wait for
 
     peak = _peak(lr, scale, weight_decay, batch_size)
@@ -84,7 +92,7 @@ def lars(
         {"params": decayed, "weight_decay": weight_decay, "always_adapt": True},
         {"params": plain, "weight_decay": 0.0, "always_adapt": False},
     ]
-    return _stamp(Lars(groups, lr=peak, momentum=momentum, trust_coeff=trust), lr, scale)
+    return _stamp(model, Lars(groups, lr=peak, momentum=momentum, trust_coeff=trust, trust_clip=clip), lr, scale)
 
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw, "lars": lars}
@@ -92,13 +100,14 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {"sgd": sgd, "adamw": adamw
 
 def describe(optimizer: Optimizer) -> str:
     """Both numbers: the rate as stated and the peak it becomes, and how many parameters are not decayed."""
-    decayed, plain = optimizer.param_groups
-    numbers = [sum(p.numel() for p in group["params"]) for group in (decayed, plain)]
+    decayed, plain, *steady = optimizer.param_groups
+    numbers = [sum(p.numel() for g in some for p in g["params"]) for some in ([decayed], [plain], steady)]
+    constant = f"; {numbers[2]:,} more learn at the peak rate all the time" if steady else ""
     stated = "" if decayed["scale"] == "none" else f" at batch 256 ({decayed['scale']})"
     return (
         f"{type(optimizer).__name__}, lr {decayed['stated_lr']:g}{stated} -> "
         f"peak {decayed['peak_lr']:g}; weight decay {decayed['weight_decay']:g} on {numbers[0]:,} parameters, "
-        f"none on {numbers[1]:,} (biases, norms)"
+        f"none on {numbers[1]:,} (biases, norms){constant}"
     )
 
 
@@ -128,8 +137,20 @@ def _groups(model: nn.Module, exempt: tuple[str, ...]) -> tuple[list[nn.Paramete
     return decayed, plain
 
 
-def _stamp(optimizer: Optimizer, stated: float, scale: str) -> Optimizer:
+def _stamp(model: nn.Module, optimizer: Optimizer, stated: float, scale: str) -> Optimizer:
+    _set_apart(model, optimizer)
     stamp: dict[str, Any] = {"stated_lr": stated, "scale": scale}
     for group in optimizer.param_groups:
         group |= {"peak_lr": group["lr"], **stamp}
     return optimizer
+
+
+def _set_apart(model: nn.Module, optimizer: Optimizer) -> None:
+    """What a term wants to learn at a constant rate gets groups of its own, behind the two."""
+    terms = [module for module in model.modules() if isinstance(module, Term)]
+    steady = {p for term in terms for part in term.constant_rate for p in term.get_submodule(part).parameters()}
+    for group in list(optimizer.param_groups):
+        apart = [p for p in group["params"] if p in steady]
+        group["params"] = [p for p in group["params"] if p not in steady]
+        if apart:
+            optimizer.add_param_group({**group, "params": apart, "constant": True})

@@ -75,9 +75,16 @@ def felt(stec: STEC) -> list[nn.Parameter]:
     return [p for name, p in stec.named_parameters() if not name.startswith("probes.")]
 
 
-def announcement(stec: STEC, optimizer: Optimizer, options: Training, hardware: Hardware, per_epoch: int) -> list[str]:
+def announcement(
+    stec: STEC,
+    optimizer: Optimizer,
+    options: Training,
+    hardware: Hardware,
+    per_epoch: int,
+    batch_size: int | None = None,
+) -> list[str]:
     """The lines at the start of a run: objective, chance levels, rates, machine, statistics."""
-    chance = ", ".join(f"{name} {level:.4g}" for name, level in stec.chance().items() if level)
+    chance = ", ".join(f"{name} {level:.4g}" for name, level in stec.chance(batch_size).items() if level)
     warm = f"warm-up {options.warmup_epochs * per_epoch:g} steps, then cosine to 0"
     lines = [
         stec.describe(),

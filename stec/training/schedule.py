@@ -14,7 +14,7 @@ def factor(step: int, warmup: float, total: int) -> float:
 
 
 def set_rate(optimizer: Optimizer, share: float) -> float:
-    """Give all groups their share of the peak; returns the rate of the first group."""
+    """Give all groups their share of the peak (those marked "constant" all of it); returns the rate of the first."""
     for group in optimizer.param_groups:
-        group["lr"] = group["peak_lr"] * share
+        group["lr"] = group["peak_lr"] * (1.0 if group.get("constant") else share)
     return float(optimizer.param_groups[0]["lr"])

@@ -21,7 +21,9 @@ def test_contract(case):
     try:
         case()
     except Skip as reason:
-        assert any(words in str(reason) for words in KNOWN)  # noqa: PT017
+        # The group law is known for windows only; that of quarter turns has a test of its own.
+        known = (*KNOWN, "no law is known") if "quarter_turn" in case.part else KNOWN
+        assert any(words in str(reason) for words in known)  # noqa: PT017
 
 
 # Not the frame "published": in it the way from a window to itself depends on the window, as in the authors' release.

@@ -32,10 +32,13 @@ def test_biases_and_norms_are_not_decayed(name):
     assert "identity.simclr.projector.4.bias" not in decayed | plain  # it does not learn
 
 
-def test_lars_is_the_formula_of_the_paper_s_code():
-    """Local rate = tc |p| / (|g| + wd |p| + eps); (g + wd p) * local rate into the buffer; lr outside. Others: SGD."""
-    stec, (lr, wd, momentum, tc) = model(batch_norm=True), (0.7, 1e-2, 0.9, 1e-3)
-    lars = OPTIMIZERS["lars"](stec, 256, lr=lr, weight_decay=wd, momentum=momentum, trust=tc)
+@pytest.mark.parametrize(("tc", "clip"), [(1e-3, False), (0.02, True)])
+def test_lars_is_the_formula_of_the_paper_s_code(tc, clip):
+    """Local rate = tc |p| / (|g| + wd |p| + eps); (g + wd p) * local rate into the buffer; lr outside. Others: SGD.
+    Clipped (LARC): min(local rate / lr, 1)."""
+    stec, (lr, wd, momentum) = model(batch_norm=True), (0.01 if clip else 0.7, 1e-2, 0.9)
+    lars = OPTIMIZERS["lars"](stec, 256, lr=lr, weight_decay=wd, momentum=momentum, trust=tc, clip=clip)
+    clipped = []
     decayed, _ = grouped(lars, stec)
     g = torch.Generator().manual_seed(0)
     expected = {name: p.detach().double().clone() for name, p in stec.named_parameters()}
@@ -50,12 +53,41 @@ def test_lars_is_the_formula_of_the_paper_s_code():
             w, direction = expected[name], p.grad.double()
             if name in decayed:
                 local = tc * w.norm() / (direction.norm() + wd * w.norm() + 1e-8)
+                if clip:
+                    local = (local / rate).clamp(max=1)
+                    clipped.append(bool(local == 1))
                 direction = (direction + wd * w) * local
             buffers[name] = momentum * buffers[name] + direction
             expected[name] = w - rate * buffers[name]
         lars.step()
     for name, p in stec.named_parameters():
         assert torch.allclose(p.double(), expected[name], rtol=1e-5, atol=1e-7), name
+    assert set(clipped) == ({True, False} if clip else set())
+
+
+def test_clipped_lars_moves_no_weight_by_more_than_plain_sgd():
+    first, second = model(), model()
+    optimizers = (
+        OPTIMIZERS["lars"](first, 256, lr=0.1, trust=1e3, clip=True, weight_decay=0.0),
+        OPTIMIZERS["sgd"](second, 256, lr=0.1, weight_decay=0.0),
+    )
+    for stec, optimizer in zip((first, second), optimizers, strict=True):
+        g = torch.Generator().manual_seed(0)
+        for p in stec.parameters():
+            p.grad = torch.randn(p.shape, generator=g) if p.requires_grad else None
+        optimizer.step()
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.allclose(one, other)
+
+
+def test_clipped_lars_may_start_from_a_rate_of_nought():
+    stec = model()
+    lars = OPTIMIZERS["lars"](stec, 256, lr=1.0, clip=True)
+    before = stec.encoder.first.weight.detach().clone()
+    stec.encoder.first.weight.grad = torch.ones_like(before)
+    schedule.set_rate(lars, 0.0)
+    lars.step()
+    assert torch.equal(stec.encoder.first.weight, before)
 
 
 def test_lars_without_decay_is_still_lars():

@@ -8,7 +8,8 @@ from torchvision.transforms import v2
 
 from stec.encoder import tap
 from stec.errors import UsageError
-from stec_vision.encoders import ResNet, Timm
+from stec_vision.encoders import ResNet
+from stec_vision.timm_encoder import Timm
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50])

@@ -7,7 +7,8 @@ import timm
 import torch
 
 from stec.export import export, read
-from stec_vision.encoders import ResNet, Timm
+from stec_vision.encoders import ResNet
+from stec_vision.timm_encoder import Timm
 
 
 def run(lines: list[str], file: str) -> torch.nn.Module:
@@ -42,7 +43,13 @@ def test_timm_loads_our_resnet(tmp_path):
         torch.testing.assert_close(model(x), encoder.eval()(x).pooled, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{"model": "resnet10t"}, {"model": "vit_tiny_patch16_224", "image_size": 32}])
+VIT = {"model": "vit_tiny_patch16_224", "image_size": 32}
+MINI = {**VIT, "patch_size": 8, "depth": 2, "embed_dim": 48, "drop_path": 0.1, "freeze_patch_embed": True}
+
+
+@pytest.mark.parametrize(
+    "options", [{"model": "resnet10t"}, VIT, {**MINI, "taps": ["block0"]}, {**MINI, "dynamic_size": True}]
+)
 def test_timm_loads_its_own(tmp_path, options):
     torch.manual_seed(0)
     encoder = Timm(**options)

@@ -244,6 +244,15 @@ def test_laws_of_the_others():
         (GaussianBlur, {"kernel": 0.0}, "kernel"),
         (GaussianBlur, {"sigma": [0.0, 1.0]}, "sigma"),
         (GaussianBlur, {"sigma": [1.0]}, "sigma"),
+        (GaussianBlur, {"views": []}, r"actions.gaussian_blur.views=\[\] must be different numbers"),
+        (Grayscale, {"views": [-1]}, "actions.grayscale.views"),
+        (Solarize, {"views": [1, 1]}, "actions.solarize.views"),
+        (ColorJitter, {"predict": True, "p": 0.0}, "predict=true, but nothing varies"),
+        (
+            ColorJitter,
+            {"predict": True, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+            "predict=true, but nothing varies",
+        ),
     ],
 )
 def test_refusals(kind, options, sentence):

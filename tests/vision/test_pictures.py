@@ -17,8 +17,9 @@ from stec.errors import UsageError
 from stec.rng import make_keys
 from stec_vision.actions import AffineCrop
 from stec_vision.decode import Image, ImageCrop
-from stec_vision.photometry import Grayscale
+from stec_vision.photometry import ColorJitter, Grayscale
 from stec_vision.pictures import COLOURS, ReportPictures
+from stec_vision.quarter_turn import QuarterTurn
 
 FRAME, CAPTION = 4, 36
 NAMES = affine.entry_names("xy")
@@ -122,6 +123,40 @@ def test_sources_of_any_shape_give_a_picture_of_bounded_size(size):
 )
 def test_words(values, words):
     assert ReportPictures(space()).words(values) == words
+
+
+def many(**options):
+    """A crop, and two more parts with components of their own."""
+    parts = {"color_jitter": ColorJitter(predict=True), "quarter_turn": QuarterTurn(first_view=0)}
+    return ReportPictures(Compose({"affine_crop": AffineCrop(size=32, **options), **parts}))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"brightness": 0.214, "hue": -0.05}, "brightness +0.21 factor, hue -0.05 turns"),
+        ({"linear_xx": 0.5, "contrast": -0.3}, "zoom in 2.0x across, contrast -0.30 factor"),
+        ({"linear_xx": 1.0, "quarter_turn": 3.0}, "quarter_turn 3 quarter turns"),
+        ({"quarter_turn": 0.0, "hue": 0.001}, "nothing"),
+        ({"brightness": float("nan")}, "unknown"),
+        ({"sharpness": 1.0}, "unknown"),
+    ],
+)
+def test_components_of_other_parts_are_told_by_name_and_unit(values, words):
+    assert many().words(values) == words
+    assert set(many().meanings) >= {"brightness", "contrast", "saturation", "hue", "quarter_turn", "linear_xx"}
+
+
+def test_in_the_frame_of_augself_there_are_values_and_no_window():
+    pictures = many(frame="augself")
+    assert pictures.words({"centre_x": 0.25, "mirrored": 1.0, "hue": 0.1}) == (
+        "centre_x 0.25 extents, mirrored, hue +0.10 turns"
+    )
+    assert pictures.words({"mirrored": 0.0}) == "nothing"
+    assert pictures.words({"linear_xx": 0.5}) == "unknown"
+    assert "linear_xx" not in pictures.meanings
+    a, b = torch.zeros(3, 32, 32), torch.ones(3, 32, 32)
+    assert pixels(pictures.answer(a, b, {"centre_x": 0.25, "brightness": 1.0})).shape[2] == 4
 
 
 @settings(max_examples=60, deadline=None)

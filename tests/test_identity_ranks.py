@@ -1,0 +1,93 @@
+"""Three steps of every model on two ranks, each with its half of the batches, are three steps on one rank.
+
+Batch norms keep their first statistics: there is no SyncBatchNorm on a CPU.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+from toy_terms import IDENTITY, MANIPULATION, MULTI_CROP, objective, toy_views
+
+from stec.distributed import all_reduce_sums
+from stec.objective import STEC
+from stec.training.gradient import rows
+from stec.views import Views
+
+WORLD, NUM, STEPS = 2, 12, 3
+CASES = [(name, None) for name in IDENTITY] + [(None, name) for name in MANIPULATION]
+
+
+def batches(case: tuple[str | None, str | None]) -> list[Views]:
+    frame, small = ("augself" if case[1] == "augself" else "ego"), (2 if case[0] in MULTI_CROP else 0)
+    return [toy_views(step, NUM, frame, small) for step in range(STEPS)]
+
+
+def trained(case: tuple[str | None, str | None], mine: slice) -> dict[str, Any]:
+    """Losses and metrics of three steps, and where they led to."""
+    stec = objective(*case)
+    model: nn.Module = (
+        stec if mine == slice(None) else nn.parallel.DistributedDataParallel(stec, broadcast_buffers=False)
+    )
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.eval()
+    optimizer = torch.optim.SGD([p for p in stec.parameters() if p.requires_grad], lr=0.1)
+    losses, metrics = [], []
+    for step, views in enumerate(batches(case)):
+        stec.before_step(step, STEPS)
+        out = model(rows(views, mine))
+        out.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(out.loss.detach())
+        metrics.append({name: total / count for name, (total, count) in all_reduce_sums(out.sums).items()})
+    return {"losses": torch.stack(losses), "metrics": metrics, "state": stec.state_dict()}
+
+
+def one_of_two(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=WORLD)
+    mine = slice(number * NUM // WORLD, (number + 1) * NUM // WORLD)
+    torch.save([trained(case, mine) for case in CASES], Path(folder) / f"{number}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mp.spawn(one_of_two, (str(folder),), nprocs=WORLD)
+    each = [torch.load(folder / f"{number}.pt") for number in range(WORLD)]
+    return {case: [found[i] for found in each] for i, case in enumerate(CASES)}
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_two_ranks_are_one(ranks, case):
+    one, two = trained(case, slice(None)), ranks[case]
+    assert torch.allclose(torch.stack([found["losses"] for found in two]).mean(0), one["losses"], rtol=1e-10)
+    for found in two:
+        assert found["state"].keys() == one["state"].keys()
+        for name, value in one["state"].items():
+            assert torch.allclose(found["state"][name], value, rtol=1e-7, atol=1e-10), name
+        for ours, whole in zip(found["metrics"], one["metrics"], strict=True):
+            assert ours.keys() == whole.keys()
+            for name, value in whole.items():
+                assert ours[name].item() == pytest.approx(value.item(), rel=1e-5, abs=1e-6), name
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_every_parameter_that_learns_gets_a_gradient(case):
+    stec: STEC = objective(*case)
+    stec.before_step(5, 10)
+    stec(batches(case)[0]).loss.backward()
+    without = {name for name, p in stec.named_parameters() if p.requires_grad and p.grad is None}
+    assert without == set()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in stec.encoder.parameters())
