@@ -18,9 +18,10 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed.run import get_args_parser
 
 from stec import catalogue, protocols
-from stec.cli import action, doctor, recipes, shards, train
+from stec.cli import action, doctor, dynamics, geometry, pick, recipes, report, shards, train
 from stec.cli import eval as evaluation
 from stec.cli import export as export_command
+from stec.cli.source import keys_of
 from stec.evaluation.linear import sgd
 from stec.experiment import Experiment
 from stec.nodes import checked
@@ -117,12 +118,13 @@ def check_eval(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[argparse.Namespace] = []
     monkeypatch.setattr(evaluation, "_measure", lambda arguments: seen.append(arguments) or 0)
     monkeypatch.setattr(action, "_bytes", stop)
-    if words[0] == "action":
+    monkeypatch.setattr(geometry, "_measure", stop)
+    if words[0] in ("action", "geometry"):
         with pytest.raises(Parsed):
             evaluation.main(words)
         return
     assert evaluation.main(words) == 0
-    keys = evaluation._keys(seen[0].keys)
+    keys = keys_of(seen[0].keys)
     checked(sgd, keys.pop("sgd", {}), "sgd")
     rest = {key: value for key, value in keys.items() if key not in ("data", "packer")}
     protocols.suite(evaluation._merged(evaluation._protocols(None), rest))
@@ -157,12 +159,23 @@ def check_doctor(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         doctor.main(words)
 
 
+def check_report(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    if len(words) == 1 and "=" not in words[0]:  # spoken of, not to be run
+        assert words[0] in report.COMMANDS
+        return
+    monkeypatch.setattr(pick.pick, "read", stop)
+    monkeypatch.setattr(dynamics, "read", stop)
+    monkeypatch.setattr(report.ledger, "read", stop)
+    with pytest.raises(Parsed):
+        report.main(words)
+
+
 @pytest.mark.parametrize(("command", "page"), ALL.items(), ids=range(len(ALL)))
 def test_a_command_is_one_that_the_program_understands(command, page, monkeypatch):
     program, *words = words_of(command)
     checks = {"stec-train": check_train, "make": check_make, "torchrun": check_torchrun}
     watched = {"stec-eval": check_eval, "stec-export": check_export, "stec-shards": check_shards}
-    watched["stec-doctor"] = check_doctor
+    watched |= {"stec-doctor": check_doctor, "stec-report": check_report}
     if program in checks:
         checks[program](words)
     elif words or program == "stec-train":

@@ -1,4 +1,5 @@
 """`stec-eval SOURCE [data=PATH] [key=value ...]`: measure an encoder. `stec-eval action A B --model SOURCE`: ask it.
+`stec-eval geometry SOURCE`: how far an action moves its classes.
 
 SOURCE: a run directory, a checkpoint, an exported folder, or ENCODER/NAME such as timm/resnet18.
 """
@@ -13,22 +14,19 @@ from typing import Any
 
 import torch
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
 from stec import build, export, protocols
-from stec.build import Model
-from stec.cli import action, recipes
+from stec.cli import action, geometry, recipes
 from stec.cli.door import guarded, logged
-from stec.data import Dataset, Splits, open_data
+from stec.cli.source import config_of, data_of, fingerprints, keys_of, untrained
 from stec.errors import UsageError
 from stec.evaluation.features import PROJECTOR, extract
 from stec.evaluation.linear import sgd
 from stec.evaluation.suite import Row
 from stec.loading import Stream
-from stec.measure import Begun, Measure, belongs, projector
+from stec.measure import Measure, belongs, projector
 from stec.nodes import checked, keywords
 from stec.training.options import Hardware
 from stec.views import make_views
@@ -56,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["action"]:
         return action.run(words[1:])
+    if words[:1] == ["geometry"]:
+        return geometry.run(words[1:])
     parser = argparse.ArgumentParser(
         prog="stec-eval", description=__doc__, epilog=KEYS, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -78,8 +78,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    keys = _keys(arguments.keys)
-    config = _config(arguments.source)
+    keys = keys_of(arguments.keys)
+    config = config_of(arguments.source)
     data, packer, fit = keys.pop("data", None), keys.pop("packer", None), keys.pop("sgd", {} if arguments.sgd else None)
     suite = protocols.suite(_merged(_protocols(config), keys))
     fitting = None if fit is None else checked(sgd, fit, "sgd")
@@ -89,14 +89,14 @@ def _measure(arguments: argparse.Namespace) -> int:
     if data is None and build.is_published(arguments.source):  # said before its weights are fetched
         raise UsageError(f"data=PATH is needed: {arguments.source} does not say what to measure it on.")
     model = build.load(arguments.source, None if suite.tap in ("pooled", PROJECTOR) else suite.tap)
-    splits, max_bad = _data(config, data, packer)
+    splits, max_bad = data_of(config, data, packer)
     (model.stec or model.encoder).to(hardware.device)
     measure = Measure(suite, model, splits, hardware, max_bad)
     rows = {}
     if arguments.baselines:
         node = (config or {}).get("evaluation") or {}
         compared = protocols.baselines(node.get("baselines"))
-        rows = measure.baselines(_untrained(model), node.get("raw_input", True), compared)
+        rows = measure.baselines(untrained(model), node.get("raw_input", True), compared)
     row = measure.trained() if model.stec is not None else measure.row(model.encoder)
     protocol = measure.protocol({**rows, "": row})
     if fitting is not None:
@@ -108,7 +108,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         print("There is no test split: labels are not used, and pairs are other views of the samples fitted on.")
     show(rows, protocol, _chance(measure, row))
     if arguments.out is not None:
-        told = {"source": arguments.source, "data": _fingerprints(splits), "rows": rows, "protocol": protocol}
+        told = {"source": arguments.source, "data": fingerprints(splits), "rows": rows, "protocol": protocol}
         try:
             arguments.out.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
         except OSError as error:
@@ -186,33 +186,6 @@ def _chance(measure: Measure, row: Row) -> Row:
     return found
 
 
-def _keys(words: list[str]) -> dict[str, Any]:
-    """key=value words as a nested mapping; a path is taken as it is written."""
-    for word in words:
-        if "=" not in word:
-            raise UsageError(f"{word!r} is not of the form key=value.")
-    plain = {key: value for key, _, value in (word.partition("=") for word in words) if key in ("data", "packer")}
-    rest = [word for word in words if word.partition("=")[0] not in plain]
-    try:
-        nested = OmegaConf.to_container(OmegaConf.from_dotlist(rest), resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        raise UsageError(f"{' '.join(rest)} is not readable as key=value: {str(error).splitlines()[0]}") from error
-    assert isinstance(nested, dict)
-    return {**{str(key): value for key, value in nested.items()}, **plain}
-
-
-def _config(source: str) -> dict[str, Any] | None:
-    """The configuration of the run that a directory or checkpoint belongs to, if it does."""
-    path = Path(source)
-    file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
-    if not path.exists() or not file.is_file():
-        return None
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(found, dict) or not isinstance(found.get("dataset"), dict):
-        raise UsageError(f"{file} is not the configuration of a run.")
-    return found
-
-
 def _protocols(config: Mapping[str, Any] | None) -> dict[str, Any]:
     """The protocols a run was measured with, or the standard ones."""
     if config is None:
@@ -228,43 +201,6 @@ def _merged(node: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
         old = merged.get(key)
         merged[key] = _merged(old if isinstance(old, Mapping) else {}, value) if isinstance(value, dict) else value
     return merged
-
-
-def _data(config: Mapping[str, Any] | None, data: str | None, packer: str | None) -> tuple[Splits, float]:
-    """What is measured on, and the share of damaged samples that is put up with."""
-    if config is None and data is None:
-        raise UsageError("data=PATH is needed: this source does not say what it was trained on.")
-    dataset, node = Dataset(name="evaluation", needs_data=True), {"name": packer}
-    if config is not None:
-        own = {k: v for k, v in config["dataset"].items() if k not in ("packer", "decoder", "picture")}
-        dataset = Dataset(**checked(Dataset, own, "dataset"))
-        node = config["dataset"]["packer"] if packer is None else node
-        data = data if data is not None else config.get("data")
-    if node["name"] is None:
-
-        def nobody(source: str) -> Any:
-            raise UsageError(f"data={source} holds no shards: say who reads it with packer=NAME.")
-
-        return open_data(dataset, data, nobody, {"name": "evaluation"}), dataset.max_bad
-    chosen = build.part("packer", node, "packer")
-    return open_data(dataset, data, chosen, chosen.described()), dataset.max_bad
-
-
-def _untrained(model: Model) -> Begun:
-    """The same network with weights drawn anew."""
-    node = dict(model.spec["encoder"])
-    node |= {"pretrained": False} if "pretrained" in node else {}
-    spec = {**model.spec, "encoder": node}
-    torch.manual_seed(0)
-    if model.stec is None:
-        return Begun("untrained", build.plan(spec).encoder(), None)
-    fresh = build.model(spec)
-    return Begun("untrained", fresh.encoder, projector(fresh.stec))
-
-
-def _fingerprints(splits: Splits) -> dict[str, str]:
-    named = {"train": splits.labelled, "test": splits.test}
-    return {name: shards.fingerprint for name, shards in named.items() if shards is not None}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,69 @@
+"""Which runs of a table come next: evidence per hour.
+
+The unit is a pair: the two runs of a contrast with one seed. A pair is worth `evidence.gain`, the drop of the variance
+of that contrast's difference in units of the difference looked for, squared; it costs the hours of those of its runs
+that are still missing. Contrasts that have no pair yet come first, the best of them first; then whatever tells most in
+an hour. A run that several contrasts share is paid for once. Runs that no contrast asks for come last.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from typing import NamedTuple
+
+from stec.report.evidence import gain
+from stec.report.tables import Table
+
+
+class Planned(NamedTuple):
+    """A run to come. hours: what it should take; worth: of the pair it belongs to, per hour (0: no pair)."""
+
+    row: str
+    seed: int
+    hours: float
+    worth: float
+
+
+def order(
+    table: Table,
+    scale: str,
+    done: Set[tuple[str, int]],
+    barred: Set[tuple[str, int]],
+    seeds: int,
+    hours: Mapping[str, float],
+    spread: float | None,
+) -> list[Planned]:
+    """All runs (row, seed) with seeds below `seeds` that are neither done nor barred, the best first. hours: {row: of a
+    run}; spread: standard deviation of a pair's difference at this scale, in points; None: what the table assumes."""
+    contrasts, got, plan = table.contrasts(scale), set(done), []
+    while True:
+        best: tuple[bool, float, list[tuple[str, int]]] | None = None
+        for row, other in contrasts:
+            n = sum((row.id, seed) in got and (other.id, seed) in got for seed in {seed for _, seed in got})
+            for seed in range(seeds):
+                # What it is compared with first: other contrasts may want it too.
+                missing = [run for run in ((other.id, seed), (row.id, seed)) if run not in got]
+                if not missing or not barred.isdisjoint(missing):
+                    continue
+                worth = gain(table.sought(row), spread or table.assumed(row), n)
+                rate = worth / sum(hours[name] for name, _ in missing)
+                if best is None or (n == 0, rate) > best[:2]:
+                    best = (n == 0, rate, missing)
+        if best is None:
+            break
+        plan += [Planned(name, seed, hours[name], best[1]) for name, seed in best[2]]
+        got.update(best[2])
+    rest = [(name, seed) for seed in range(seeds) for name in table.at(scale)]
+    return plan + [Planned(name, seed, hours[name], 0.0) for name, seed in rest if (name, seed) not in got | barred]
+
+
+def estimated(table: Table, scale: str, seconds: Mapping[str, list[float]]) -> dict[str, float]:
+    """{row: hours of a run at this scale}: the mean of its own runs; else of the table's; else the table's guess.
+    seconds: {row: of its runs at this scale}."""
+    every = [each for found in seconds.values() for each in found]
+    usual = _hours(every) if every else table.scales[scale].hours
+    own = {name: _hours(found) for name, found in seconds.items() if found}
+    return {name: own.get(name, usual) for name in table.at(scale)}
+
+
+def _hours(seconds: Sequence[float]) -> float:
+    """Their mean in hours, a second at least: nothing is free."""
+    return max(sum(seconds) / len(seconds), 1.0) / 3600
