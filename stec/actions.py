@@ -34,7 +34,12 @@ class Relative(NamedTuple):
 
 
 class ActionSpace(Protocol):
-    """What can be done to a signal. `components` = () makes it a nuisance: performed, never predicted."""
+    """What can be done to a signal. `components` = () makes it a nuisance: performed, never predicted.
+
+    A space may have two things more. num_views: the fewest views of each sample with which all that it is told to do is
+    done (1 without it). disturbs(a, b) -> bool [B]: pairs of which the *other* parts' copies would be wrong, and only
+    theirs, because this action changes the frame they are told in (none without it).
+    """
 
     num_params: int
     components: tuple[Component, ...]
@@ -82,9 +87,15 @@ class Compose:
         return x
 
     def relative(self, a: Tensor, b: Tensor) -> Relative:
-        each = [part.relative(a[:, self.slices[name]], b[:, self.slices[name]]) for name, part in self.parts.items()]
-        valid = torch.cat([r.valid for r in each], dim=-1) & self.trusted(a, b)[:, None]
-        return Relative(torch.cat([r.values for r in each], dim=-1), valid)
+        each = {n: part.relative(a[:, self.slices[n]], b[:, self.slices[n]]) for n, part in self.parts.items()}
+        valid = {name: copy.valid for name, copy in each.items()}
+        for disturber, part in self.parts.items():
+            if hasattr(part, "disturbs"):
+                columns = self.slices[disturber]
+                clear = ~part.disturbs(a[:, columns], b[:, columns])[:, None]
+                valid = {name: mask if name == disturber else mask & clear for name, mask in valid.items()}
+        values = torch.cat([copy.values for copy in each.values()], dim=-1)
+        return Relative(values, torch.cat([*valid.values()], dim=-1) & self.trusted(a, b)[:, None])
 
     def trusted(self, a: Tensor, b: Tensor) -> Tensor:
         each = [part.trusted(a[:, self.slices[name]], b[:, self.slices[name]]) for name, part in self.parts.items()]

@@ -81,6 +81,8 @@ def open_data(dataset: Dataset, data: str | None, packer: Callable[[str], Any], 
     root = Path(data) if data is not None else None
     if root is None or not (root.is_dir() and find_split(root, dataset.train_split)):
         root = _packed(dataset.name, data or "", packer, identity)
+    elif unheard := [f"{key}={value}" for key, value in identity.items() if key != "name" and value is not None]:
+        log.info("these are shards, taken as they are: dataset.packer is not asked (%s)", ", ".join(unheard))
     train = find_split(root, dataset.train_split)
     if train is None:
         raise UsageError(f"data={data}: no split {dataset.train_split!r} among its shards.")

@@ -26,6 +26,7 @@ class Encoder(nn.Module):
     prefix: what the names of its state have in front of those by which others know this network ("" if nothing).
     hop: samples of the signal between two frames of local and context (0: it gives no sequence); centre: the sample,
     numbered from 0, that frame 0 is centred on. takes: what x is, in words for whoever loads it from an export.
+    undecayed: names of parameters that, like biases and norms, are not to be decayed.
     """
 
     dims: dict[str, int]
@@ -33,6 +34,7 @@ class Encoder(nn.Module):
     takes: str = "a batch of samples"
     hop: int = 0
     centre: float = 0.0
+    undecayed: frozenset[str] = frozenset()
 
     def forward(self, x: Tensor) -> Features:
         raise NotImplementedError
@@ -59,6 +61,12 @@ def encode(encoder: Encoder, xs: tuple[Tensor, ...], *, joint: bool = True) -> t
         group = list(same)
         features += _split(encoder(torch.cat(group) if len(group) > 1 else group[0]), len(group))
     return tuple(features)
+
+
+def micro_batches(xs: tuple[Tensor, ...], size: int) -> list[tuple[Tensor, ...]]:
+    """The rows of V views [B, ...] in ceil(B / size) parts, as equal as can be."""
+    num = -(-len(xs[0]) // size)
+    return list(zip(*(x.tensor_split(num) for x in xs), strict=True))
 
 
 def _split(joint: Features, num: int) -> list[Features]:

@@ -15,6 +15,13 @@ class UsageError(StecError):
     exit_code = 2
 
 
+def at_least(least: int, where: str, **values: int) -> None:
+    """UsageError for the first of these options, whose YAML keys are `where`.NAME, that is smaller."""
+    for name, value in values.items():
+        if value < least:
+            raise UsageError(f"{where}.{name}={value} must be at least {least}.")
+
+
 class NonFinite(StecError):
     """The loss is not a finite number any more."""
 

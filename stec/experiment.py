@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from stec import build, distributed, protocols
+from stec.actions import Compose
 from stec.catalogue import nearest
 from stec.data import Dataset, Splits, extents, open_data
 from stec.errors import UsageError
@@ -18,6 +19,7 @@ from stec.evaluation.suite import Suite
 from stec.loading import Stream, worker_deaths
 from stec.measure import Begun, Measure, projector
 from stec.nodes import checked, group
+from stec.objective import STEC
 from stec.resident import Resident
 from stec.summary import REPORT, tell
 from stec.training.loop import train
@@ -143,8 +145,7 @@ def _run(experiment: Experiment, directory: Run) -> None:
     model = build.model(spec)
     assert model.stec is not None
     stec, decoder, space = model.stec, model.decoder, model.space
-    if settings.num_views < stec.num_views:
-        raise UsageError(f"num_views={settings.num_views} is too few: this objective compares {stec.num_views} views.")
+    enough_views(settings.num_views, stec, space)
     pooled = [name for name in stec.encoder.dims if name not in ("local", "context")]
     if experiment.suite.tap not in (readable := [*pooled, *(["projector"] if projector(stec) else [])]):
         raise UsageError(f"evaluation.tap={experiment.suite.tap} is unknown: {nearest(experiment.suite.tap, readable)}")
@@ -201,6 +202,19 @@ def _run(experiment: Experiment, directory: Run) -> None:
         others = {label: s for label, s in experiment.baselines.items() if not (s and directory.is_at(s))}
         table = measure.baselines(begun, experiment.raw_input, others)
         tell(directory, measure, {**table, **rows}, settings.name, batch_size)
+
+
+def enough_views(num_views: int, stec: STEC, space: Compose) -> None:
+    """UsageError if the objective compares more views, or if a part of the actions would never do what it is told to do
+    with later ones."""
+    if num_views < stec.num_views:
+        raise UsageError(f"num_views={num_views} is too few: this objective compares {stec.num_views} views.")
+    for name, part in space.parts.items():
+        if num_views < (wanted := getattr(part, "num_views", 1)):
+            raise UsageError(
+                f"num_views={num_views} is too few for actions.{name}: what it is told to do with view {wanted - 1}"
+                f" (the first is view 0) would never be done; at least {wanted} views are needed."
+            )
 
 
 def fitting(batch_size: int, num_samples: int) -> int:

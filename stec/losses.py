@@ -16,6 +16,22 @@ from stec.errors import UsageError
 
 NEGATIVES = ("global", "local")
 
+
+def float_of(t: Tensor) -> Tensor:
+    """As float32, unless it is float64: losses are computed so whatever the precision of the networks."""
+    return t if t.dtype == torch.float64 else t.float()
+
+
+def unit(z: Tensor) -> Tensor:
+    """Rows of length 1, in float32 (float64 if given)."""
+    return F.normalize(float_of(z), dim=-1)
+
+
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) [...] of distributions that are given as log-probabilities [..., C]; with gradient for both."""
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+
+
 # Logits are made in slabs of about this many numbers (16 MiB of float32), but never fewer rows than keep a GPU busy.
 _SLAB = 2**22
 _MIN_ROWS = 256
@@ -77,9 +93,7 @@ def info_nce(
     backward. Differentiable once. Computed in float32 (float64 if given), whatever the autocast precision.
     """
     with torch.autocast(anchors.device.type, enabled=False):
-        if anchors.dtype != torch.float64:
-            anchors, candidates = anchors.float(), candidates.float()
-        return _InfoNCE.apply(anchors, candidates, positive, excluded, temperature)
+        return _InfoNCE.apply(float_of(anchors), float_of(candidates), positive, excluded, temperature)
 
 
 def num_compared(negatives: str, batch_size: int) -> int:
@@ -102,7 +116,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float, negatives: str = "global
         raise UsageError(f"negatives={negatives!r} is unknown: choose one of {', '.join(NEGATIVES)}.")
     with torch.autocast(z1.device.type, enabled=False):
         both = torch.cat([z1, z2])
-        anchors = F.normalize(both if both.dtype == torch.float64 else both.float(), dim=1)
+        anchors = unit(both)
         candidates, offset = (gather(anchors), rank() * len(both)) if negatives == "global" else (anchors, 0)
         myself = torch.arange(len(both), device=both.device) + offset
         return info_nce(anchors, candidates, myself.roll(len(z1)), temperature, excluded=myself)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from stec.encoder import Encoder, Features, encode
 from stec.errors import UsageError
+from stec.teacher import teachers
 from stec.views import Views
 
 FORWARD_VIEWS = ("joint", "separate")
@@ -50,7 +51,9 @@ class Term(nn.Module):
     needs: outputs of the encoder it reads; couples_batch: whether an item's loss depends on the others of its batch
     (then plain gradient accumulation is not exact); num_views: the fewest views it can do with; reads_group: whether
     it needs to know which samples belong together; pairs: the efference copies it asks for; constant_rate: names of
-    its parts that learn at the peak rate from the first step to the last.
+    its parts that learn at the peak rate from the first step to the last; all_views: whether it makes all views alike,
+    not the first two only; keeps: numbers of views that must not be made like the others, since what they differ in is
+    what this term reads.
     """
 
     needs: frozenset[str] = frozenset({"pooled"})
@@ -59,6 +62,8 @@ class Term(nn.Module):
     reads_group: bool = False
     pairs: tuple[tuple[int, int], ...] = ()
     constant_rate: tuple[str, ...] = ()
+    all_views: bool = False
+    keeps: frozenset[int] = frozenset()
 
     def before_step(self, encoder: Encoder, step: int, total: int) -> None:
         """Called before each of `total` optimiser steps (momentum copies, queues, freezes). Nothing by default."""
@@ -85,7 +90,8 @@ class STEC(nn.Module):
     """An encoder and its objective. Each group of terms is {name: (weight, term)}.
 
     forward_views: "joint" encodes views of equal size in one call (batch norm sees them together, as the paper's does),
-    "separate" one view at a time. UsageError if a weight is negative, or a term reads what the encoder does not give.
+    "separate" one view at a time; so does a teacher's encoder. Heads see the views together either way. UsageError if a
+    weight is negative, a term reads what the encoder does not give, or one compares a view that another one keeps.
     """
 
     def __init__(
@@ -108,6 +114,9 @@ class STEC(nn.Module):
         self.probes = self._admit("probes", probes)
         if not self.identity and not self.manipulation:
             raise UsageError("the objective is empty: choose an identity or a manipulation model.")
+        self._respect_kept_views()
+        for teacher in teachers(self):
+            teacher.joint = forward_views == "joint"
 
     def _admit(self, group: str, terms: Terms) -> nn.ModuleDict:
         given = set(self.encoder.dims)
@@ -119,6 +128,16 @@ class STEC(nn.Module):
                 raise UsageError(f"{group}.{name} reads the output {wanted}, but this encoder gives {offered}.")
             self.weights[f"{group}.{name}"] = float(weight)
         return nn.ModuleDict({name: term for name, (_, term) in terms.items()})
+
+    def _respect_kept_views(self) -> None:
+        for group, name, term in self._terms():
+            for other_group, other, comparing in self._terms():
+                if term.keeps and comparing.all_views:
+                    views = ", ".join(map(str, sorted(term.keeps)))
+                    raise UsageError(
+                        f"{other_group}.{other} makes all views alike, but {group}.{name} keeps view {views} apart, to"
+                        " read off it what was done: choose a model that compares the first two views only."
+                    )
 
     def _terms(self) -> list[tuple[str, str, Term]]:
         groups = {"identity": self.identity, "manipulation": self.manipulation, "probes": self.probes}

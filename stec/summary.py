@@ -10,6 +10,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from stec.account import facts
+from stec.commit import commit
 from stec.evaluation.suite import Row
 from stec.measure import Measure
 from stec.report.facts import Column
@@ -26,7 +27,9 @@ def tell(run: Run, measure: Measure, rows: Mapping[str, Row], name: str, batch_s
     # Of so many samples the shares that are read right are: their noise is known to who compares runs.
     test = measure.splits.test
     num_test = None if test is None else min(test.num_samples, measure.suite.num_samples["test"])
-    told = {"rows": rows, "protocol": protocol, "num_test": num_test}
+    learnt = measure.splits.train
+    data = {"fingerprint": learnt.fingerprint, "num_train": learnt.num_samples}
+    told = {"rows": rows, "protocol": protocol, "num_test": num_test, "data": data, "commit": commit()}
     (run.directory / "table.json").write_text(json.dumps(told, indent=2) + "\n")
     path = run.directory / REPORT
     write_page(path, facts(run, measure, rows, columns(rows), name, batch_size))

@@ -5,9 +5,10 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from stec.encoder import Encoder, encode
+from stec.encoder import Encoder, encode, micro_batches
 from stec.errors import UsageError
 
 
@@ -16,6 +17,10 @@ class Teacher(nn.Module):
 
     momentum: tau_base at the first step; rises: tau then follows 1 - (1 - tau_base) (cos(pi k / K) + 1) / 2 to 1 at the
     last of K steps (or, likewise, to `final`), else it stays. Its batch norms use, and keep, statistics of their own.
+    All else is in eval mode always: a target is to be no matter of chance (dropout, stochastic depth).
+
+    micro_batch: how many samples it encodes at a time (None: all); joint: whether views of one shape share a call. Both
+    are set, after it is made, to what holds for the student.
     where: the YAML key of the model that it serves, for the sentence if 0 <= momentum <= final <= 1 does not hold.
     """
 
@@ -35,8 +40,20 @@ class Teacher(nn.Module):
         if not momentum <= final <= 1:
             raise UsageError(f"{where}.final_momentum={final} must be in [{where}.momentum, 1] = [{momentum}, 1].")
         self.momentum, self.rises, self.final = momentum, rises, final
+        self.micro_batch: int | None = None
+        self.joint = True
         self.encoder = copy.deepcopy(encoder).requires_grad_(False)
         self.projector = copy.deepcopy(projector).requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "Teacher":
+        """Batch norms go by their batch if `mode`; nothing else changes."""
+        super().train(False)
+        self.training = mode
+        for module in self.modules():
+            if isinstance(module, _BatchNorm):
+                module.train(mode)
+        return self
 
     def follow(self, encoder: Encoder, projector: nn.Module, step: int, total: int) -> None:
         """Before step number `step` of `total`: at the first one it becomes the student, later it moves towards it."""
@@ -58,6 +75,13 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, xs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Projections [B, D] of views [B, ...] each; views of one shape share their batch statistics."""
-        pooled = [features.pooled for features in encode(self.encoder, xs)]
+        """Projections [B, D] of views [B, ...] each; the projector sees all samples of all views at once."""
+        parts = micro_batches(xs, self.micro_batch or max(1, len(xs[0])))
+        encoded = [[f.pooled for f in encode(self.encoder, part, joint=self.joint)] for part in parts]
+        pooled = [torch.cat(view) for view in zip(*encoded, strict=True)]
         return tuple(self.projector(torch.cat(pooled)).split([len(x) for x in pooled]))
+
+
+def teachers(module: nn.Module) -> list[Teacher]:
+    """All that are in it."""
+    return [m for m in module.modules() if isinstance(m, Teacher)]

@@ -114,6 +114,24 @@ def test_distrust_of_one_part_spoils_the_copies_of_all():
     assert not torch.equal(relative.valid[:, 6], relative.valid[:, 0])
 
 
+class Shaking(Gain):
+    """A gain that moves the frame of the others where a view is loud."""
+
+    def disturbs(self, a: Tensor, b: Tensor) -> Tensor:
+        return ((a > 1.5) | (b > 1.5))[:, 0]
+
+
+def test_one_part_can_disturb_the_copies_of_the_others_alone():
+    plain, shaken = (Compose({"window": Windows(), "gain": part}) for part in (Gain(), Shaking()))
+    a, b = pair(shaken)
+    loud = (a[:, -1] > 1.5) | (b[:, -1] > 1.5)
+    before, after = plain.relative(a, b), shaken.relative(a, b)
+    assert torch.equal(before.values, after.values)
+    assert torch.equal(after.valid[:, -1], before.valid[:, -1])
+    assert torch.equal(after.valid[:, :-1], before.valid[:, :-1] & ~loud[:, None])
+    assert (before.valid[:, 0] & loud).any()
+
+
 def test_views_are_made_from_one_source_or_go_on_from_begun_ones():
     space = Compose({"gain": Gain(), "hiss": Hiss()})
     keys = make_keys(1, 0, torch.arange(4))

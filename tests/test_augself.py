@@ -20,7 +20,7 @@ WINDOW = ["centre_x", "centre_y", "size_x", "size_y"]
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr("stec.manipulation.drawn._FIT_DRAWS", 4000)
+    monkeypatch.setattr("stec.copies._FIT_DRAWS", 4000)
 
 
 class Gain:
@@ -170,6 +170,23 @@ def test_what_does_not_fit_is_told_in_a_sentence():
     circle.components = (Component("hue", "turns", period=1.0),)
     with pytest.raises(UsageError, match="circular component hue"):
         model(Compose({"hue": circle}))
+
+
+def test_yoked_pairs_get_their_neighbours_copy():
+    yoked, plain = model(yoked=True).eval(), model().eval()
+    views, features = pair_views(two_parts(trusted_share=0.6)), features_of()
+    rolled = {pair: Relative(c.values.roll(1, 0), c.valid.roll(1, 0)) for pair, c in views.copies.items()}
+    loss = yoked(features, views).loss
+    assert torch.equal(loss, plain(features, views._replace(copies=rolled)).loss)
+    assert not torch.equal(loss, plain(features, views).loss)
+    assert "YOKED" in yoked.describe()
+    assert "YOKED" not in plain.describe()
+
+
+def test_a_part_that_tells_no_map_may_name_its_components_as_it_likes():
+    speed = Gain()
+    speed.components = (Component("linear_speed", "factor", low=-0.8, high=0.8),)
+    assert list(model(Compose({"window": Windows("augself"), "speed": speed})).groups) == ["window", "speed"]
 
 
 def test_colours_alone_are_enough():

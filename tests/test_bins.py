@@ -140,6 +140,14 @@ def test_published_is_the_release():
     assert bins.assign(torch.zeros(1, 2)).tolist() == [[2, 2]]
 
 
+@pytest.mark.parametrize("name", ["centre_x", "quarter_turn", "linear"])
+def test_published_bins_are_of_the_entries_of_a_matrix_only(name):
+    components = [Component("linear_xx", "1"), Component(name, "1")]
+    values = torch.stack([grid(-3, 3), grid(-1, 1)], 1)
+    with pytest.raises(UsageError, match=f"bins=published has no support for the component {name}, only for linear_"):
+        Bins(components, values, torch.ones_like(values, dtype=torch.bool), kind="published", num_bins=6)
+
+
 def test_constant_components_are_found_among_valid_draws():
     values = torch.tensor([[1.0, 0.0, 5.0], [1.0 + 1e-9, 1.0, 5.0], [1.0, 2.0, 9.0]], dtype=torch.float64)
     valid = torch.tensor([[True] * 3, [True] * 3, [True, True, False]])
@@ -149,11 +157,12 @@ def test_constant_components_are_found_among_valid_draws():
 # -- noisy copies ------------------------------------------------------------------------------------------------------
 
 PERIOD = 4.0
+# Called as the published bins want it.
 MIXED = (
-    Component("plain", "s"),
-    Component("circular", "rad", low=0.0, high=PERIOD, period=PERIOD),
-    Component("level", "1", levels=(0.0, 1.0, 2.0)),
-    Component("still", "s"),
+    Component("linear_plain", "s"),
+    Component("linear_circular", "rad", low=0.0, high=PERIOD, period=PERIOD),
+    Component("linear_level", "1", levels=(0.0, 1.0, 2.0)),
+    Component("linear_still", "s"),
 )
 
 

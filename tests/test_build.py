@@ -30,7 +30,7 @@ X = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
     """Fewer pairs than usual to fit the bins on: where their edges lie is not the point here."""
-    monkeypatch.setattr("stec.manipulation.drawn._FIT_DRAWS", 1000)
+    monkeypatch.setattr("stec.copies._FIT_DRAWS", 1000)
 
 
 def stored(folder, spec=SPEC, **changes):

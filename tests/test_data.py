@@ -86,6 +86,17 @@ def test_what_has_changed_is_packed_anew(change, place):
     assert Packer.packed == 2 * len(SPLITS)
 
 
+def test_shards_are_taken_as_they_are_and_what_the_packer_was_told_is_said_to_be_unheard(place, caplog):
+    caplog.set_level("INFO", logger="stec")
+    opened("source", {"subset": 2})
+    assert "dataset.packer is not asked" not in caplog.text
+    (shards,) = (path for path in (place / "cache").iterdir() if path.is_dir())
+    opened(shards, {"labels": None})
+    assert "dataset.packer is not asked" not in caplog.text
+    assert opened(shards, {"subset": 2, "labels": None}).train.num_samples == 6
+    assert "these are shards, taken as they are: dataset.packer is not asked (subset=2)" in caplog.text
+
+
 def test_links_that_lead_back_and_odd_names_are_no_trouble(place):
     (place / "source" / "back").symlink_to(".")
     (place / "source" / "nowhere").symlink_to("gone")

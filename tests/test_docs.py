@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.distributed.run import get_args_parser
 
 from stec import catalogue, protocols
-from stec.cli import action, doctor, dynamics, geometry, pick, recipes, report, shards, train
+from stec.cli import action, composing, doctor, dynamics, geometry, pick, recipes, report, report_run, shards
 from stec.cli import eval as evaluation
 from stec.cli import export as export_command
 from stec.cli.source import keys_of
@@ -66,7 +66,7 @@ def door() -> Iterator[None]:
 
 def composed(words: list[str]) -> dict[str, Any]:
     """The configuration of stec-train's words, as hydra makes it; names that do not exist are refused."""
-    expanded = train._expanded(words)
+    expanded = composing.expanded(words)
     options = [word for word in expanded if word.startswith("-")]
     assert set(options) <= {"-m", "--cfg", "--config-dir"}
     overrides = [word for word in expanded if re.match(r"[\w.]+=", word)]
@@ -74,7 +74,7 @@ def composed(words: list[str]) -> dict[str, Any]:
         overrides = [re.sub("^recipe=.*", "recipe=quickstart", word) for word in overrides]
     if "-m" in options:  # one run of the sweep
         overrides = [re.sub(r"=([^,\[]+),.*", r"=\1", word) for word in overrides]
-    groups = [word for word in overrides if word.partition("=")[0] in train._groups()]
+    groups = [word for word in overrides if word.partition("=")[0] in composing.groups()]
     config = copy.deepcopy(chosen(*(word.replace("recipe=NAME", "recipe=quickstart") for word in groups)))
     for word in (word for word in overrides if word not in groups):
         override = OverridesParser.create().parse_override(word)
@@ -165,7 +165,10 @@ def check_report(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         return
     monkeypatch.setattr(pick.pick, "read", stop)
     monkeypatch.setattr(dynamics, "read", stop)
-    monkeypatch.setattr(report.ledger, "read", stop)
+    monkeypatch.setattr(report.ledger, "read_all", stop)
+    monkeypatch.setattr(report.ledger, "config_of", stop)
+    monkeypatch.setattr(report_run, "Filling", stop)
+    monkeypatch.setattr(report_run.os.path, "exists", lambda _path: True)  # PATH is the reader's
     with pytest.raises(Parsed):
         report.main(words)
 

@@ -7,11 +7,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from stec import catalogue
+from stec import build, catalogue
 from stec.cli.recipes import own
 from stec.data import Splits
 from stec.errors import UsageError
-from stec.experiment import SECTIONS, Experiment, Settings, fitting
+from stec.experiment import SECTIONS, Experiment, Settings, enough_views, fitting
 from stec.training.run import flat
 
 JUNK = [None, "junk", -1, 1e400, [], {}, [1, "a"], {"a": 1}, True, 0.5, "???"]
@@ -151,6 +151,31 @@ def test_without_a_number_of_epochs_there_are_enough_steps_whatever_the_size_of_
         assert epochs == 20 or (epochs - 1) * per_epoch < 1000
         assert epochs >= 20
     assert Experiment(put(config, "training.epochs", 3)).lasting(7).epochs == 3
+
+
+class Compares:
+    """What enough_views asks of an objective."""
+
+    num_views = 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "few", "part"),
+    [
+        ({}, 1, None),
+        ({"affine_crop.num_global": 2, "affine_crop.small_size": 32}, 2, "affine_crop"),
+        ({"solarize.views": [1, 5]}, 5, "solarize"),
+        ({"quarter_turn": {"first_view": 2}}, 2, "quarter_turn"),
+    ],
+)
+def test_views_that_are_told_of_must_be_made(changes, few, part, config):
+    for key, value in changes.items():
+        config = put(config, f"actions.{key}", value)
+    space = build.space(build.plan(Experiment(config).spec))
+    enough_views(few + 1, Compares(), space)
+    what = f"^num_views={few} is too few for actions.{part}: .* view {few} .* at least {few + 1}"
+    with pytest.raises(UsageError, match=what if part else "num_views=1 is too few: this objective compares 2 views"):
+        enough_views(few, Compares(), space)
 
 
 def test_a_batch_is_no_larger_than_the_data(monkeypatch):

@@ -18,7 +18,7 @@ from stec.manipulation.forward_model import ForwardModel, forward_loss
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr("stec.manipulation.drawn._FIT_DRAWS", 4000)
+    monkeypatch.setattr("stec.copies._FIT_DRAWS", 4000)
 
 
 def model(space=None, **options) -> ForwardModel:

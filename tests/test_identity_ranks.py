@@ -14,9 +14,11 @@ import torch.multiprocessing as mp
 from torch import nn
 from toy_terms import IDENTITY, MANIPULATION, MULTI_CROP, objective, toy_views
 
-from stec.distributed import all_reduce_sums
+from stec.distributed import all_reduce_sums, rank
 from stec.objective import STEC
 from stec.training.gradient import rows
+from stec.training.options import Hardware, Training
+from stec.training.prepare import gradient_of
 from stec.views import Views
 
 WORLD, NUM, STEPS = 2, 12, 3
@@ -29,21 +31,18 @@ def batches(case: tuple[str | None, str | None]) -> list[Views]:
 
 
 def trained(case: tuple[str | None, str | None], mine: slice) -> dict[str, Any]:
-    """Losses and metrics of three steps, and where they led to."""
-    stec = objective(*case)
-    model: nn.Module = (
-        stec if mine == slice(None) else nn.parallel.DistributedDataParallel(stec, broadcast_buffers=False)
-    )
-    model.train()
-    for module in model.modules():
+    """Losses and metrics of three steps, and where they led to. Each rank draws first numbers of its own."""
+    stec = objective(*case, seed=rank()).train()
+    options, hardware = Training(epochs=1, warmup_epochs=0), Hardware(device="cpu", precision="fp32")
+    backward = gradient_of(stec, options, hardware, lambda loss: loss)
+    for module in stec.modules():
         if isinstance(module, nn.BatchNorm1d):
             module.eval()
     optimizer = torch.optim.SGD([p for p in stec.parameters() if p.requires_grad], lr=0.1)
     losses, metrics = [], []
     for step, views in enumerate(batches(case)):
         stec.before_step(step, STEPS)
-        out = model(rows(views, mine))
-        out.loss.backward()
+        out = backward(rows(views, mine), False)
         optimizer.step()
         optimizer.zero_grad()
         losses.append(out.loss.detach())

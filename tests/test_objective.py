@@ -206,6 +206,23 @@ def test_sync_batch_norm_conversion_finds_every_norm_and_keeps_the_state():
     assert not converted.identity["simclr"].projector[4].bias.requires_grad
 
 
+class AllAlike(Term):
+    all_views = True
+
+
+class LastForItself(Term):
+    keeps = frozenset({2})
+
+
+def test_what_one_model_keeps_apart_no_other_makes_alike():
+    words = r"identity\.alike makes all views alike, but manipulation\.last keeps view 2 apart, .*first two views only"
+    alike, last = {"alike": (1.0, AllAlike())}, {"last": (1.0, LastForItself())}
+    with pytest.raises(UsageError, match=words):
+        STEC(TwoLayers(), alike, last, {})
+    STEC(TwoLayers(), alike, {}, {})
+    STEC(TwoLayers(), {"first_two": (1.0, Term())}, last, {})
+
+
 def test_bad_objectives_are_told_in_a_sentence():
     with pytest.raises(UsageError, match="joint, separate"):
         model(forward_views="both")

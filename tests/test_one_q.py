@@ -1,4 +1,7 @@
-"""The lines of docs/one-q-many-methods.md: -log q(a_id = 0 | x, x') from probabilities is what the functions train."""
+"""The lines of docs/one-q-many-methods.md: -log q from probabilities is what the functions train.
+
+q is q(a_id = 0 | x, x') of each identity model, q(m | 0, x, x') of each manipulation model.
+"""
 
 import math
 import re
@@ -10,10 +13,13 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 from scipy.special import rel_entr, softmax
+from test_binned import EXTENTS, features_of, pair_views
 from torch import Tensor
 from toy_sequence import DIMS, sequence_views, some_features
+from toy_space import Windows
 
 from stec.catalogue import CORE
+from stec.encoder import Features
 from stec.identity.barlow import barlow_twins
 from stec.identity.byol import byol
 from stec.identity.cpc import CPC
@@ -26,6 +32,8 @@ from stec.identity.swav import sinkhorn, swapped_prediction
 from stec.identity.time_insensitive import TimeInsensitive
 from stec.identity.vicreg import vicreg
 from stec.losses import nt_xent
+from stec.manipulation.binned import Binned
+from stec.manipulation.regression import Regression
 from stec.negatives import draw
 
 PAGE = Path(__file__).parents[1] / "docs" / "one-q-many-methods.md"
@@ -166,6 +174,41 @@ def of_time_insensitive():
     return nt_xent(z1, z2, term.temperature).mean(), term(tuple(features), views).loss
 
 
+def an_action(model, **options):
+    """A model of 4 components, what its head makes of 64 pairs [B, 4, ...], their copies [B, 4], and its loss."""
+    torch.manual_seed(0)
+    term = model({"pooled": 8}, Windows(), EXTENTS, hidden=16, **options).double()
+    views, features = pair_views(Windows()), tuple(Features(f.pooled.detach().double()) for f in features_of())
+    said = term.head(torch.cat([f.pooled for f in features], dim=1)).detach().numpy()
+    return term, said, views.copies[0, 1].values[:, term.live].double().numpy(), term(features, views).loss
+
+
+def of_binned():
+    term, logits, values, loss = an_action(Binned)
+    q = softmax(logits, axis=2)
+    joint = np.ones(len(values))
+    for c, edges in enumerate(term.bins.edges.numpy()):
+        joint *= q[np.arange(len(values)), c, np.searchsorted(edges, values[:, c])]
+    return -np.log(joint).mean(), 4 * loss
+
+
+def of_binned_with_noise():
+    term, logits, values, loss = an_action(Binned, noise=0.3)
+    q, each = softmax(logits, axis=2), []
+    for c, (edges, sigma) in enumerate(zip(term.bins.edges.numpy(), term.bins.sigma.numpy(), strict=True)):
+        below = stats.norm.cdf(edges, loc=values[:, c, None], scale=sigma)
+        p = np.diff(below, axis=1, prepend=0, append=1)
+        each.append(rel_entr(p, q[:, c]).sum(1) + stats.entropy(p, axis=1))
+    return np.mean(each), loss
+
+
+def of_regression():
+    term, predicted, values, loss = an_action(Regression)
+    standardised = (values - term.mean.numpy()) / term.scale.numpy()
+    return normal(standardised, predicted[..., 0], 1 / 2).mean(), 4 * loss
+
+
+ACTIONS = {"binned": of_binned, "binned with noise": of_binned_with_noise, "regression": of_regression}
 LINES = {
     "simclr": of_simclr,
     "relic": of_relic,
@@ -182,15 +225,41 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("method", LINES)
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    monkeypatch.setattr("stec.copies._FIT_DRAWS", 4000)
+
+
+@pytest.mark.parametrize("method", LINES | ACTIONS)
 def test_the_negative_logarithm_is_the_loss(method):
-    expected, found = LINES[method]()
+    expected, found = (LINES | ACTIONS)[method]()
     expected = (
         torch.stack([torch.as_tensor(e) for e in expected]) if isinstance(expected, list) else torch.as_tensor(expected)
     )
     torch.testing.assert_close(found.detach(), expected.detach().to(found), rtol=1e-9, atol=1e-9)
 
 
-def test_the_page_has_a_line_for_every_identity_model():
-    table = PAGE.read_text(encoding="utf-8").partition("## Identity")[2].partition("## Manipulation")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == set(LINES) == set(CORE["identity"])
+def test_of_a_constant_encoder_the_least_loss_is_the_entropy_of_the_actions():
+    term, views = Binned({"pooled": 8}, Windows(), EXTENTS, hidden=16).double(), pair_views(Windows(), 4000)
+    constant = Features(torch.ones(4000, 8).double())
+    number = term.bins.assign(views.copies[0, 1].values[:, term.live])
+    shares = F.one_hot(number, 6).double().mean(0)
+    bias = term.head.layers[-1].bias
+    assert term((constant, constant), views).loss > stats.entropy(shares, axis=1).mean() + 1e-3
+    # Whatever the head is, it says the same of all pairs: at best how often each bin occurs.
+    with torch.no_grad():
+        bias += shares.log().flatten() - term.head(torch.ones(4000, 16).double())[0].flatten()
+    loss = term((constant, constant), views).loss
+    loss.backward()
+    assert loss.item() == pytest.approx(stats.entropy(shares, axis=1).mean(), rel=1e-9)
+    assert bias.grad.abs().max() < 1e-12
+    assert loss.item() == pytest.approx(math.log(6), abs=0.01)
+
+
+def test_the_page_has_a_line_for_every_model_that_it_tells_of():
+    page = PAGE.read_text(encoding="utf-8").partition("## Identity")[2]
+    identity, _, manipulation = page.partition("## Does")[0].partition("## Manipulation")
+    assert set(re.findall(r"^\| `(\w+)` \|", identity, re.MULTILINE)) == set(LINES) == set(CORE["identity"])
+    rows = re.findall(r"^\| (`.*?`) \|", manipulation, re.MULTILINE)
+    assert {row.replace("`", "") for row in rows} == set(ACTIONS)
+    assert set(CORE["manipulation"]) <= set(re.findall(r"`(\w+)`", manipulation))

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from test_binned import EXTENTS, features_of, pair_views
 from toy_space import Windows
 
+from stec import copies
 from stec.actions import Component, Relative
 from stec.encoder import Features
 from stec.errors import UsageError
-from stec.manipulation import drawn
 from stec.manipulation.regression import Regression
 
 NAMES = ["linear_xx", "translation_x", "linear_yy", "translation_y"]
@@ -17,7 +17,7 @@ NAMES = ["linear_xx", "translation_x", "linear_yy", "translation_y"]
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr("stec.manipulation.drawn._FIT_DRAWS", 4000)
+    monkeypatch.setattr("stec.copies._FIT_DRAWS", 4000)
 
 
 def model(space=None, **options) -> Regression:
@@ -34,7 +34,7 @@ def test_the_loss_of_a_slow_twin(squash):
     copy = views.copies[0, 1]
     spoilt = torch.where(copy.valid, copy.values, torch.full_like(copy.values, torch.nan))
     out = regression(features, views._replace(copies={(0, 1): Relative(spoilt, copy.valid)}))
-    draws = drawn.draw(space, EXTENTS, ((0, 1),))
+    draws = copies.draw(space, EXTENTS, ((0, 1),))
     predicted = regression.head(torch.cat([f.pooled for f in features], dim=1)).detach()
     total, count, explained = 0.0, 0, []
     for c, column in enumerate(regression.columns.tolist()):
@@ -74,7 +74,7 @@ def test_whoever_says_nothing_has_the_chance_level():
 
 def test_targets_under_tanh_lie_within_its_range():
     regression = model(squash="tanh")
-    draws = drawn.draw(Windows(), EXTENTS, ((0, 1),)).values[:, regression.live]
+    draws = copies.draw(Windows(), EXTENTS, ((0, 1),)).values[:, regression.live]
     target = (draws - regression.mean) / regression.scale
     torch.testing.assert_close(target.abs().amax(dim=0), torch.ones(4, dtype=torch.float64))
 

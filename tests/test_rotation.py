@@ -15,7 +15,7 @@ from stec.manipulation.rotation import Rotation
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
-    monkeypatch.setattr("stec.manipulation.drawn._FIT_DRAWS", 4000)
+    monkeypatch.setattr("stec.copies._FIT_DRAWS", 4000)
 
 
 def model(space: Compose | None = None, **options) -> Rotation:
@@ -74,6 +74,23 @@ def test_it_learns_turns_that_show():
         optimizer.step()
     total, count = rotation.eval()(seen(fresh), fresh).sums["train/action_acc/quarter_turn"]
     assert float(total / count) > 0.95
+
+
+def test_yoked_views_get_their_neighbours_turn():
+    yoked, plain, views, features = model(yoked=True), model(), toy_views(0, 40), features_of(40)
+    copy = views.copies[0, 2]
+    valid = copy.valid.clone()
+    valid[::3] = False
+    given, rolled = Relative(copy.values, valid), Relative(copy.values.roll(1, 0), valid.roll(1, 0))
+    loss = yoked(features, views._replace(copies={(0, 2): given})).loss
+    assert torch.equal(loss, plain(features, views._replace(copies={(0, 2): rolled})).loss)
+    assert not torch.equal(loss, plain(features, views._replace(copies={(0, 2): given})).loss)
+    assert "YOKED" in yoked.describe()
+    assert "YOKED" not in plain.describe()
+
+
+def test_the_view_that_is_turned_is_its_own():
+    assert model().keeps == {2}
 
 
 def test_bf16_autocast_leaves_a_float32_loss():

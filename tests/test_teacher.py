@@ -109,6 +109,54 @@ def test_views_of_one_shape_share_a_call_and_come_back_in_order():
         assert torch.allclose(z, teacher.projector(teacher.encoder(x).pooled))
 
 
+def test_it_encodes_so_many_samples_at_a_time_as_it_is_told():
+    _, _, teacher = made()
+    xs = tuple(torch.randn(2, 7, 3).double())
+    whole = [z.clone() for z in teacher.eval()(xs)]
+    teacher.train()
+    teacher.micro_batch = 3
+    teacher.encoder.sizes.clear()
+    found = teacher(xs)
+    assert teacher.encoder.sizes == [6, 4, 4]  # two views of 3, 2 and 2
+    # Each part has statistics of its own; the projector sees all 14.
+    parts = [teacher.encoder(torch.cat([x[s] for x in xs])).pooled for s in (slice(0, 3), slice(3, 5), slice(5, 7))]
+    pooled = torch.cat([torch.cat([p.chunk(2)[view] for p in parts]) for view in (0, 1)])
+    assert torch.allclose(torch.cat(found), teacher.projector(pooled))
+    for z, expected in zip(teacher.eval()(xs), whole, strict=True):
+        assert z.shape == expected.shape
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_views_share_a_call_or_have_one_each(joint):
+    _, _, teacher = made()
+    teacher.joint = joint
+    xs = torch.randn(4, 3).double(), torch.randn(4, 3).double() + 5
+    teacher(xs)
+    assert teacher.encoder.sizes == ([8] if joint else [4, 4])
+
+
+class Path(nn.Module):
+    """Leaves out whole samples by chance, as stochastic depth does, in a module of no known kind."""
+
+    def forward(self, x):
+        return x * torch.randint(2, (len(x), 1)) if self.training else x
+
+
+def test_targets_are_no_matter_of_chance_but_have_statistics_of_their_batch():
+    student, projector, _ = made()
+    student.layer = nn.Sequential(nn.Linear(3, 5).double(), nn.Dropout(0.5), Path())
+    teacher = Teacher(student, projector, momentum=0.9, where="identity.byol")
+    xs = (torch.randn(6, 3).double(),)
+    for _ in range(2):
+        assert torch.equal(teacher(xs)[0], teacher(xs)[0])
+        assert teacher.encoder.norm.training
+        assert teacher.training
+        teacher.eval().train()  # as evaluations do, and whole models
+    assert not teacher.eval().encoder.norm.training
+    assert student.layer[1].training
+    assert not torch.equal(student.layer(xs[0]), student.layer(xs[0]))
+
+
 def test_an_encoder_without_weights_has_a_teacher_too():
     class Flat(Encoder):
         def forward(self, x):

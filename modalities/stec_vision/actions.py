@@ -83,6 +83,11 @@ class AffineCrop:
         """The side of view number `view`, in pixels."""
         return self.size if self.small_size is None or self._is_global(view) else self.small_size
 
+    @property
+    def num_views(self) -> int:
+        """The fewest views of a sample with which there is a small one, if there is to be any."""
+        return 1 if self.num_global is None else self.num_global + 1
+
     def _is_global(self, view: int) -> bool:
         return self.num_global is None or view < self.num_global
 

@@ -6,6 +6,7 @@ Legend: V views, P parameters of an action, S side of a square in pixels.
 import logging
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from PIL import Image as pil
@@ -55,7 +56,7 @@ class Image(_Decoder):
         if size is not None and size < 1:
             raise UsageError(f"decoder.size={size} must be at least 1 pixel, or null to leave pictures as they are.")
         if any(isinstance(part, Background) and part.p for part in space.parts.values()):
-            _log.warning("actions.background does nothing: decoder=image reads no alpha channel; take image_crop.")
+            _no_alpha()
         self.size = size
 
     def extent(self, raw: bytes) -> tuple[int, int]:
@@ -136,6 +137,12 @@ class ImageCrop(_Decoder):
         window = (edges[0] - x, edges[1] - y, min(edges[2] - x, inner.width), min(edges[3] - y, inner.height))
         view = inner.resize((side, side), pil.Resampling.BILINEAR, box=window)
         return view.transpose(pil.Transpose.FLIP_LEFT_RIGHT) if flip > 0.5 else view
+
+
+@cache
+def _no_alpha() -> None:
+    """Said once, however many decoders a run makes."""
+    _log.warning("actions.background does nothing: decoder=image reads no alpha channel; take image_crop.")
 
 
 def _allow_reduction(picture: Picture, wanted: Sequence[tuple[int, float]]) -> None:

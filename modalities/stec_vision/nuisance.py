@@ -36,6 +36,7 @@ class Nuisance:
                 " all views."
             )
         self.part, self.p, self.views = part, p, None if views is None else tuple(views)
+        self.num_views = 1 if views is None else max(views) + 1
 
     def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:  # noqa: ARG002
         """float32 [B, P] for keys int64 [B, 3]; nothing in views that are not its own."""

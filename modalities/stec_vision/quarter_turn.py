@@ -15,8 +15,8 @@ class QuarterTurn:
     """A square view turned anticlockwise by 0, 1, 2 or 3 quarters, each as likely; exactly, pixel by pixel.
 
     first_view: views before it are not turned (with 2, the default, the first pair of views stays as it is, and a third
-    one is there to be told how far it was turned: num_views=3). In a turned view right is no longer right: a pair with
-    one of them says nothing of a crop's own action that is told in the first view's frame.
+    one is there to be told how far it was turned: num_views=3). In a turned view right is no longer right, while a crop
+    tells its action as if nobody had been turned: from pairs with a turned view only the turn is learnt.
 
     Parameter [B, 1]: the number of quarter turns. It stands after a crop, which makes views square.
     """
@@ -28,6 +28,7 @@ class QuarterTurn:
         if first_view < 0:
             raise UsageError(f"actions.quarter_turn.first_view={first_view} must be at least 0.")
         self.first_view = first_view
+        self.num_views = first_view + 1
 
     def sample(self, keys: Tensor, extent: Tensor, view: int) -> Tensor:
         """float32 [B, 1] for keys int64 [B, 3]."""
@@ -57,6 +58,10 @@ class QuarterTurn:
         """Quarter turns [B, 1] that lead from a to b, [B, 1] each: their difference on the circle of four."""
         values = (b - a).remainder(4)
         return Relative(values, torch.ones_like(values, dtype=torch.bool))
+
+    def disturbs(self, a: Tensor, b: Tensor) -> Tensor:
+        """bool [B]: is either view turned? Then the other parts' copies are told in axes that are not the view's."""
+        return ((a != 0) | (b != 0))[:, 0]
 
     def trusted(self, a: Tensor, b: Tensor) -> Tensor:  # noqa: ARG002
         """bool [B]: everywhere."""

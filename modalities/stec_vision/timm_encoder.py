@@ -98,6 +98,8 @@ class Timm(Encoder):
         self._tap(taps or [])
         if freeze_patch_embed:
             self._frozen_patches()
+        spared = facts.no_weight_decay() if hasattr(facts, "no_weight_decay") else ()
+        self.undecayed = frozenset(self.prefix + n for n, _ in facts.named_parameters() if n in spared)
         published = facts.pretrained_cfg if normalize else {"mean": (0.0,) * 3, "std": (1.0,) * 3}
         self.register_buffer("mean", torch.tensor(published["mean"]).view(-1, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(published["std"]).view(-1, 1, 1), persistent=False)
@@ -147,7 +149,27 @@ class Timm(Encoder):
             f"mean, deviation = {self.mean.flatten().tolist()}, {self.deviation.flatten().tolist()}  # of the input",
         ]
 
+    def _admit(self, height: int, width: int) -> None:
+        """UsageError if images of this size cannot be cut into the model's patches."""
+        patches: Any = getattr(self.model, "patch_embed", None)
+        size, strict = getattr(patches, "img_size", None), getattr(patches, "strict_img_size", None)
+        if size is None or strict is None:  # no projection of timm's own kind
+            return
+        came = f"encoder.model={self.name!r}: images of {height}x{width} pixels came"
+        if strict and (height, width) != tuple(size):
+            raise UsageError(
+                f"{came}, but it is built for {size[0]}x{size[1]}: set encoder.image_size to the size of the views, or"
+                " encoder.dynamic_size=true for views of several sizes (vision transformers)."
+            )
+        patch, padded = patches.patch_size, getattr(patches, "dynamic_img_pad", False)
+        if not (strict or padded) and (height % patch[0] or width % patch[1]):
+            raise UsageError(
+                f"{came}, which patches of {patch[0]}x{patch[1]} do not divide: change encoder.patch_size, or the size"
+                " of the views."
+            )
+
     def forward(self, x: Tensor) -> Features:
+        self._admit(x.shape[2], x.shape[3])
         x = (x - self.mean) / self.deviation
         if not self.taps:
             return Features(self.model(x))

@@ -35,6 +35,11 @@ def guarded(main: Main) -> Callable[..., int]:
             if not _reader_gone():
                 raise
             return 0
+        except SystemExit as ended:
+            # A console of rich ends the program so, with exit code 1, when its reader is gone.
+            if isinstance(ended.__context__, BrokenPipeError):
+                return 0
+            raise
 
     return wrapped
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stec import build
 from stec.errors import DataError, StecError, UsageError
@@ -30,6 +31,8 @@ def run(words: list[str]) -> int:
     learnt = [read(folder, name) for folder, name in zip(arguments.runs, names, strict=True)]
     save(draw(learnt), arguments.out, "--out")
     _show(learnt)
+    if unknown := [one.name for one in learnt if not one.chance]:
+        print(f"without chance levels, which no checkpoint of it tells: {', '.join(unknown)}")
     print(f"picture: {arguments.out}")
     return 0
 
@@ -73,7 +76,8 @@ def _show(runs: Sequence[Learnt]) -> None:
         last = max(int(curve.steps[-1]) for curve in one.curves.values())
         for place, (component, half) in enumerate(halves(one.curves).items()):
             when = "-" if half.step is None else f"{half.step:,}"
-            table.add_row("" if place else one.name, component, shown(half.bits, "bits"), when, f"{last:,}")
+            name = Text("" if place else one.name)  # a folder's, in which brackets are no markup
+            table.add_row(name, Text(component), shown(half.bits, "bits"), when, f"{last:,}")
         table.add_section()
     if table.row_count:
         Console().print(table)

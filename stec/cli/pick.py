@@ -7,9 +7,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from stec.comparison import pick
+from stec.comparison.pick import HOW, KNN, LINEAR, Choice, Line
 from stec.errors import UsageError
-from stec.report import pick
-from stec.report.pick import HOW, KNN, LINEAR, Choice, Line
 from stec.report.text import shown
 
 
@@ -35,6 +35,9 @@ def run(words: list[str]) -> int:
     noise = None if arguments.noise is None else arguments.noise / 100
     choice = pick.choose([pick.read(folder) for folder in arguments.runs], arguments.metric, noise)
     _show(choice, arguments.metric)
+    if len({line.seeds for line in choice.lines}) > 1:
+        told = "; ".join(f"{line.weight:g}: {', '.join(map(str, line.seeds))}" for line in choice.lines)
+        print(f"The seeds are not the same at all weights, so that draws are compared too ({told}).")
     print(sentence(choice, arguments.metric))
     return 0
 
@@ -70,7 +73,7 @@ def _show(choice: Choice, metric: str) -> None:
 
 
 def _cells(line: Line, shares: list[str], metric: str) -> list[str]:
-    cells = [f"{line.weight:g}", str(line.num_seeds)]
+    cells = [f"{line.weight:g}", str(len(line.seeds))]
     for name in shares:
         text = shown(line.row[name], "%") if name in line.row else "–"
         known = name == metric and not math.isnan(line.deviation)

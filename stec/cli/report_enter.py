@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from stec.cli import rows
+from stec.comparison import ledger
 from stec.errors import UsageError
-from stec.report import ledger
 
 
 def run(words: list[str]) -> int:
@@ -27,11 +27,15 @@ def run(words: list[str]) -> int:
         shown = ", ".join(keys[:8]) + f" and {len(keys) - 8} more" * (len(keys) > 8)
         raise UsageError(f"{run}: not a run of row={row.id} at scale={asked.scale}; these keys differ: {shown}.")
     line = ledger.entry(run, asked.table.name, row.id, asked.scale, list(row.words[asked.scale]))
-    path = ledger.path_of(arguments.ledger, asked.table.name)
-    known, _ = ledger.counted(ledger.read_all(arguments.ledger), asked.table.name, asked.scale, row.id, line.hash)
+    path, lines = ledger.path_of(arguments.ledger, asked.table.name), ledger.read_all(arguments.ledger)
+    if why := ledger.lacking(line, asked.table.metric, lines):
+        raise UsageError(f"{run}: {why}.")
+    known, _ = ledger.counted(lines, asked.table.name, asked.scale, row.id, line.hash)
     if line.seed in known:
         print(f"{arguments.ledger} has seed {line.seed} of {row.id} already.")
         return 0
     ledger.append(path, line)
     print(f"{path}: {row.id} seed {line.seed}, {line.hardware}")
+    if ledger.other_data([line, *known.values()]):
+        print("Its data are not those of the other runs of this recipe, to the byte: were they packed anew?")
     return 0

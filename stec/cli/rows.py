@@ -13,13 +13,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from stec.catalogue import nearest
-from stec.cli import recipes, train
+from stec.cli import composing, recipes
+from stec.comparison import tables
+from stec.comparison.tables import Row, Table
 from stec.errors import UsageError
-from stec.report import tables
-from stec.report.tables import Row, Table
 
 LEDGER = Path("results")
 RUNS = Path("runs/tables")
+# What is known as a scale whatever the table, smallest first.
+SCALES = ("small", "gpu30", "paper")
 
 
 class Asked(NamedTuple):
@@ -35,22 +37,25 @@ def folder() -> Path:
     return recipes.own() / "tables"
 
 
-def asked(words: Sequence[str], known: Sequence[str], free: str = "") -> Asked:
-    """The table and scale that words key=value name. known: the keys there are; free: a prefix of any others."""
+def asked(words: Sequence[str], known: Sequence[str], free: tuple[str, ...] = (), anywhere: bool = False) -> Asked:
+    """The table and scale that words key=value name. known: the keys there are; free: prefixes of others;
+    anywhere: may the scale be one of SCALES that this table has no rows at?"""
     given: dict[str, str] = {}
     for word in words:
         key, is_pair, value = word.partition("=")
         if not is_pair or not value:
             raise UsageError(f"{word!r} is not of the form key=value.")
-        if key not in known and not (free and key.startswith(free)):
-            raise UsageError(f"{key} is unknown: {nearest(key, [*known, *([f'{free}NAME'] if free else [])])}")
+        if key not in known and not key.startswith(free):
+            raise UsageError(f"{key} is unknown: {nearest(key, [*known, *(f'{start}NAME' for start in free)])}")
         given[key] = value
     if "table" not in given:
         raise UsageError("table=NAME is needed; `stec-report` alone lists the tables there are.")
     table = _table(given.pop("table"))
     scale = given.pop("scale", list(table.scales)[-1])
-    if scale not in table.scales:
-        raise UsageError(f"scale={scale} is unknown: {nearest(scale, table.scales)}")
+    if scale in SCALES and scale not in table.scales and not anywhere:
+        raise UsageError(f"scale={scale}: {table.name} has no rows at this scale; there is {', '.join(table.scales)}.")
+    if scale not in table.scales and scale not in SCALES:
+        raise UsageError(f"scale={scale} is unknown: {nearest(scale, {*table.scales, *SCALES})}")
     return Asked(table, scale, given)
 
 
@@ -77,12 +82,12 @@ def composed(words: Sequence[str]) -> dict[str, Any]:
     listed = list(words)
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(recipes.own())):
-            config = compose("train", overrides=train._expanded(listed))
+            config = compose("train", overrides=composing.expanded(listed))
         # What a recipe says of a model that a row does not choose is left out here in silence.
         with redirect_stderr(io.StringIO()):
-            return train._plain(config)
+            return composing.plain(config)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise UsageError(f"{shlex.join(listed)}: {train._sentence(error, listed)}") from error
+        raise UsageError(f"{shlex.join(listed)}: {composing.sentence(error, listed)}") from error
 
 
 def place(table: Table, scale: str, row: Row, seed: int) -> Path:
@@ -90,16 +95,22 @@ def place(table: Table, scale: str, row: Row, seed: int) -> Path:
     return RUNS / table.name / scale / row.id / f"seed-{seed}"
 
 
-def words_of(table: Table, scale: str, row: Row, seed: int, data: str | None) -> list[str]:
-    """All words of a run for stec-train."""
-    given = [] if data is None else [f"data={data}"]
-    return [*row.words[scale], f"seed={seed}", *given, f"run_dir={place(table, scale, row, seed)}"]
+def words_of(table: Table, scale: str, row: Row, seed: int, places: Sequence[str]) -> list[str]:
+    """All words of a run for stec-train. places: those that say where its data are."""
+    return [*row.words[scale], f"seed={seed}", *places, f"run_dir={place(table, scale, row, seed)}"]
+
+
+def program(table: Table, scale: str) -> list[str]:
+    """What these words are for."""
+    gpus = table.scales[scale].gpus
+    return ["torchrun", "--nproc-per-node", str(gpus), "-m", "stec.cli.train"] if gpus > 1 else ["stec-train"]
 
 
 def command(table: Table, scale: str, row: Row, config: Mapping[str, Any]) -> str:
-    """The line that makes a run (seed 0) by hand; PATH stands for its data, if it needs any."""
-    data = None if data_of(config) is None else "PATH"
-    return shlex.join(["stec-train", *words_of(table, scale, row, 0, data)])
+    """The line that makes a run (seed 0) by hand; PATH and FILE stand for its data, if it needs any."""
+    wanted = data_of(config) is not None
+    places = ["data=PATH"] * wanted + [f"{key}=FILE" for key in table.needs]
+    return shlex.join([*program(table, scale), *words_of(table, scale, row, 0, places)])
 
 
 def data_of(config: Mapping[str, Any]) -> str | None:

@@ -1,27 +1,18 @@
 """stec-train: compose a recipe, check it, run it. Bare, it lists the recipes. All of hydra is behind this door."""
 
 import os
-import re
 import sys
-from pathlib import Path
-from typing import Any
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import HydraException
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from torch.distributed.elastic.multiprocessing.errors import record
 from yaml import YAMLError
 
-from stec.catalogue import nearest
-from stec.cli import recipes
+from stec.cli import composing, recipes
 from stec.cli.door import guarded
 from stec.errors import UsageError
-
-# These are taken as they are written: a folder may be called "Summer, 2024 (1)" or 007.
-TERMS = ("identity", "manipulation")
-PATHS = ("data", "weights", "resume", "run_dir")
 
 
 class Failed(BaseException):
@@ -41,13 +32,13 @@ def main(argv: list[str] | None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     recipes.listing()  # two recipes of one name: hydra would take the first in silence
     recipes.register()
-    before, sys.argv = sys.argv, ["stec-train", *_expanded(arguments)]
+    before, sys.argv = sys.argv, ["stec-train", *composing.expanded(arguments)]
     try:
         hydra.main(version_base="1.3", config_path=str(recipes.own()), config_name="train")(_job)()
     except Failed as failed:
         raise failed.error from None
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise UsageError(_sentence(error, arguments)) from error
+        raise UsageError(composing.sentence(error, arguments)) from error
     finally:
         sys.argv = before
     return 0
@@ -58,33 +49,9 @@ def _job(config: DictConfig) -> None:
         # Imported here, so that listing and --cfg do not wait for torch.
         from stec import experiment
 
-        experiment.run(_plain(config))
+        experiment.run(composing.plain(config))
     except Exception as error:
         raise Failed(error) from error
-
-
-def _plain(config: DictConfig) -> dict[str, Any]:
-    try:
-        plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UsageError(f"{error.full_key}: {str(error).splitlines()[0]}.") from error
-    assert isinstance(plain, dict)
-    if "recipe" in plain:
-        raise UsageError("the file of a recipe must begin with the line '# @package _global_'; this one does not.")
-    return {str(key): _chosen_terms(key, value) if key in TERMS else value for key, value in plain.items()}
-
-
-def _chosen_terms(kind: str, nodes: Any) -> Any:
-    """The models that a chosen file names. What else a recipe says of one, without naming it, is about a model that was
-    not chosen: recipe=quickstart manipulation=none leaves nothing but the weight of `binned`."""
-    if not isinstance(nodes, dict):
-        return nodes
-    spare = [key for key, node in nodes.items() if isinstance(node, dict) and "name" not in node]
-    for key in spare if os.environ.get("RANK", "0") == "0" else ():
-        print(
-            f"{kind}.{key}: left out, no such model is chosen ({kind}=[...], or {key}: {{name: ...}})", file=sys.stderr
-        )
-    return {key: node for key, node in nodes.items() if key not in spare}
 
 
 def _list() -> None:
@@ -93,78 +60,6 @@ def _list() -> None:
     width = max(map(len, lines))
     for name, line in lines.items():
         print(f"  {name:{width}}  {line}")
-
-
-def _expanded(arguments: list[str]) -> list[str]:
-    """As hydra wants them: options before overrides, paths in quotes, `encoder=timm/NAME` in two words."""
-    options, overrides = [], []
-    for argument in arguments:
-        key, is_override, value = argument.partition("=")
-        if argument.startswith("-") or not (is_override or argument.startswith("~")):
-            options.append(argument)
-        elif argument.startswith("encoder=timm/"):
-            overrides += ["encoder=timm", f"encoder.model={value.removeprefix('timm/')}"]
-        elif key in PATHS and value and _path(value):
-            quoted = os.path.expanduser(value).replace('"', '\\"')
-            overrides.append(f'{key}="{quoted}"')
-        else:
-            overrides.append(argument)
-    return options + overrides
-
-
-def _path(value: str) -> bool:
-    """Is this a path, rather than several to sweep over, null, or one to be composed?"""
-    return os.path.exists(os.path.expanduser(value)) or value.startswith("~") or not value.isascii()
-
-
-def _sentence(error: Exception, arguments: list[str]) -> str:
-    """What hydra or omegaconf complain about, in one sentence with the nearest name."""
-    text = str(error) or str(error.__cause__)
-    if isinstance(error, OverrideParseException):
-        return f"{error.override} is not of the form key=value, or its value must be quoted twice: 'key=\"value\"'."
-    if isinstance(error, ValueError):
-        odd = [
-            word
-            for word in _chosen(arguments)
-            if not (recipes.own() / word.replace("=", "/", 1)).with_suffix(".yaml").exists()
-        ]
-        return f"{', '.join(odd)}: a group takes the name of one of its files ({text})." if odd else text
-    if isinstance(error, MissingConfigException):
-        if match := re.search(r"Could not (?:find|load) '([\w-]+)/([^']*)'", text):
-            options = [line.strip() for line in text.partition("Available options in")[2].splitlines()[1:]]
-            # Of one in a list, hydra does not tell what there is, only where it looked.
-            known = [o for o in options if o and " " not in o] or _files(match[1], text)
-            return f"{match[1]}={match[2]} is unknown: {nearest(match[2], known)}"
-        return " ".join(text.split())
-    if "You must specify 'recipe'" in text:
-        return f"no recipe chosen: recipe=NAME is needed. {nearest('', recipes.listing())}"
-    if match := re.search(r"Could not override '([^']+)'", text):
-        return f"{match[1]} is unknown: {nearest(match[1].rpartition('.')[2], _siblings(match[1], arguments))}"
-    return " ".join(text.split())
-
-
-def _files(group: str, text: str) -> list[str]:
-    """The names in a group, in all folders of the search path that hydra's text ends with."""
-    folders = re.findall(r"path=file://(.+)", text)
-    return sorted({path.stem for folder in folders for path in (Path(folder) / group).glob("*.yaml")})
-
-
-def _siblings(key: str, arguments: list[str]) -> list[str]:
-    """The keys beside a key that does not exist, in the configuration that the chosen groups compose."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(recipes.own())):
-        node = compose("train", overrides=_chosen(arguments))
-    for step in key.split(".")[:-1]:
-        node = node.get(step) if isinstance(node, DictConfig) and step in node else DictConfig({})
-    return [str(k) for k in node] if isinstance(node, DictConfig) else []
-
-
-def _chosen(arguments: list[str]) -> list[str]:
-    """The overrides that choose a file of a group."""
-    return [word for word in _expanded(arguments) if word.partition("=")[0] in _groups()]
-
-
-def _groups() -> set[str]:
-    return {path.name for path in recipes.own().iterdir() if path.is_dir()}
 
 
 if __name__ == "__main__":

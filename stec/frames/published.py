@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stec import affine
 from stec.actions import Component
+from stec.errors import UsageError
 
 LINEAR_LIMIT = 2.0
 TRANSLATION_LIMIT = 0.5
@@ -45,7 +46,13 @@ def _parts(window: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def limits(names: list[str]) -> Tensor:
-    """[C, 2] the release's supports: entries called translation_* have their own."""
+    """[C, 2] the release's supports: entries called translation_* have their own. UsageError if there is any but these
+    and linear_*."""
+    if unknown := [n for n in names if not n.startswith(("linear_", "translation_"))]:
+        raise UsageError(
+            f"manipulation.binned.bins=published has no support for the component {unknown[0]}, only for linear_* and"
+            " translation_*, the entries of a matrix: choose other bins, or actions without it."
+        )
     return torch.tensor(
         [
             [-TRANSLATION_LIMIT, TRANSLATION_LIMIT] if n.startswith("translation") else [-LINEAR_LIMIT, LINEAR_LIMIT]

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from stec.distributed import gather
 from stec.encoder import Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP
+from stec.losses import float_of
 from stec.objective import Out, Term, tally
 from stec.views import Views
 
@@ -30,7 +31,7 @@ def barlow_twins(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
     if z1.shape != z2.shape or z1.dim() != 2:
         raise UsageError(f"barlow_twins takes two [B, D] of one shape, not {list(z1.shape)} and {list(z2.shape)}.")
     with torch.autocast(z1.device.type, enabled=False):
-        z1, z2 = (gather(z if z.dtype == torch.float64 else z.float()) for z in (z1, z2))
+        z1, z2 = (gather(float_of(z)) for z in (z1, z2))
         if len(z1) < 2:
             raise UsageError("identity.barlow correlates over samples: a batch needs at least 2 of them.")
         u1, u2 = (F.batch_norm(z, None, None, training=True) for z in (z1, z2))
@@ -52,9 +53,7 @@ class BarlowTwins(Term):
         super().__init__()
         if not 0 <= redundancy < float("inf"):
             raise UsageError(f"identity.barlow.redundancy={redundancy} must be finite, 0 or more.")
-        for name, value in (("hidden", hidden), ("out", out)):
-            if value < 1:
-                raise UsageError(f"identity.barlow.{name}={value} must be at least 1.")
+        at_least(1, "identity.barlow", hidden=hidden, out=out)
         self.redundancy, self.out = redundancy, out
         self.projector = MLP(dims["pooled"], hidden, out, num_layers=3, last_bias=False)
 

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from stec.distributed import global_mean
 from stec.encoder import Encoder, Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP
+from stec.losses import float_of
 from stec.objective import Out, Term, tally
 from stec.teacher import Teacher
 from stec.views import Views
@@ -26,7 +27,7 @@ def byol(p1: Tensor, p2: Tensor, t1: Tensor, t2: Tensor) -> Tensor:
     precision.
     """
     with torch.autocast(p1.device.type, enabled=False):
-        p1, p2, t1, t2 = (z if z.dtype == torch.float64 else z.float() for z in (p1, p2, t1, t2))
+        p1, p2, t1, t2 = (float_of(z) for z in (p1, p2, t1, t2))
         return 2 - F.cosine_similarity(p1, t2, dim=1) - F.cosine_similarity(p2, t1, dim=1)
 
 
@@ -52,9 +53,7 @@ class BYOL(Term):
         out: int = 256,
     ):
         super().__init__()
-        for name, width in (("hidden", hidden), ("out", out)):
-            if width < 1:
-                raise UsageError(f"identity.byol.{name}={width} must be at least 1.")
+        at_least(1, "identity.byol", hidden=hidden, out=out)
         if momentum is not None and not stop_gradient:
             raise UsageError(
                 "identity.byol.stop_gradient=false needs identity.byol.momentum=null: a teacher gets no gradient."

@@ -14,7 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from stec.distributed import gather, global_mean, rank, world_size
 from stec.encoder import Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
+from stec.losses import float_of
 from stec.negatives import MODES, Negatives, draw
 from stec.objective import Out, Term, tally
 from stec.views import Views
@@ -51,9 +52,7 @@ class CPC(Term):
         score: str = "dot",
     ):
         super().__init__()
-        for name, value in (("steps", steps), ("num_negatives", num_negatives)):
-            if value < 1:
-                raise UsageError(f"identity.cpc.{name}={value} must be at least 1.")
+        at_least(1, "identity.cpc", steps=steps, num_negatives=num_negatives)
         for name, choice, known in (("negatives", negatives, MODES), ("score", score, SCORES)):
             if choice not in known:
                 raise UsageError(f"identity.cpc.{name}={choice!r} is unknown: choose one of {', '.join(known)}.")
@@ -73,7 +72,7 @@ class CPC(Term):
         """One view: candidates are the frames of this view only."""
         assert features.local is not None
         assert features.context is not None
-        local = features.local if features.local.dtype == torch.float64 else features.local.float()
+        local = float_of(features.local)
         length = local.shape[1]
         self._check(len(local) * world_size(), length, views.group)
         anchors = length - self.steps

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from stec.distributed import gather, global_mean, world_size
 from stec.encoder import Encoder, Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP
+from stec.losses import float_of
 from stec.objective import Out, Term, tally
 from stec.views import Views
 
@@ -33,7 +34,7 @@ def sigreg(z: Tensor, directions: Tensor, *, knots: int = 17, t_max: float = 3.0
     ranks, with gradient. Of N(0, I) itself its expectation is about 1.05, whatever N; all at 0 give about 0.40 * N.
     """
     with torch.autocast(z.device.type, enabled=False):
-        z = z if z.dtype == torch.float64 else z.float()
+        z = float_of(z)
         t = torch.linspace(0, t_max, knots, dtype=z.dtype, device=z.device)
         gaussian = torch.exp(-t.square() / 2)
         angles = (z @ directions.to(z))[..., None] * t
@@ -49,7 +50,7 @@ def prediction(z: Tensor, num_global: int) -> Tensor:
     """Mean over D of the squared distance of each view from the mean of the first num_global ones: z [V, B, D] ->
     [V, B]."""
     with torch.autocast(z.device.type, enabled=False):
-        z = z if z.dtype == torch.float64 else z.float()
+        z = float_of(z)
         return (z - z[:num_global].mean(dim=0)).square().mean(dim=2)
 
 
@@ -61,6 +62,7 @@ class LeJEPA(Term):
     """
 
     num_views = 2
+    all_views = True
     directions: Tensor
 
     def __init__(
@@ -79,11 +81,8 @@ class LeJEPA(Term):
             raise UsageError(f"identity.lejepa.lamb={lamb} must be in [0, 1].")
         if not 0 < t_max < math.inf:
             raise UsageError(f"identity.lejepa.t_max={t_max} must be finite and above 0.")
-        for name, value, least in (("num_slices", num_slices, 1), ("knots", knots, 2), ("hidden", hidden, 1)):
-            if value < least:
-                raise UsageError(f"identity.lejepa.{name}={value} must be at least {least}.")
-        if out < 1:
-            raise UsageError(f"identity.lejepa.out={out} must be at least 1.")
+        at_least(2, "identity.lejepa", knots=knots)
+        at_least(1, "identity.lejepa", num_slices=num_slices, hidden=hidden, out=out)
         self.lamb, self.knots, self.t_max = lamb, knots, t_max
         self.projector = MLP(dims["pooled"], hidden, out, num_layers=3)
         # A function of the step, so not part of a checkpoint.

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from stec.distributed import gather, global_mean
 from stec.encoder import Encoder, Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP
+from stec.losses import unit
 from stec.objective import Out, Term, tally
 from stec.teacher import Teacher
 from stec.views import Views
@@ -30,7 +31,7 @@ def moco_logits(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tens
     length 1. Only q gets a gradient. In float32 (float64 if given), whatever the autocast precision.
     """
     with torch.autocast(q.device.type, enabled=False):
-        q, k = (F.normalize(z if z.dtype == torch.float64 else z.float(), dim=1) for z in (q, k.detach()))
+        q, k = (unit(z) for z in (q, k.detach()))
         return torch.cat([(q * k).sum(1, keepdim=True), q @ queue.to(q.dtype).T], dim=1) / temperature
 
 
@@ -52,8 +53,9 @@ class MoCo(Term):
 
     momentum: that of the key encoder; final_momentum: what it rises to over the run, along half a cosine (None: it
     stays). queue: how many keys are kept, of all ranks; the keys of a batch join after its loss, the oldest leave.
-    symmetric: both views are queries as well as keys (2B queries, and 2B keys join). hidden, out: widths of the head,
-    Linear - ReLU - Linear.
+    symmetric: both views are queries as well as keys (2B queries, and 2B keys join); if not, the encoder is given the
+    second view all the same, but only other terms read what it makes of it. hidden, out: widths of the head, Linear -
+    ReLU - Linear.
     """
 
     num_views = 2
@@ -73,9 +75,7 @@ class MoCo(Term):
         out: int = 128,
     ):
         super().__init__()
-        for name, value in (("queue", queue), ("hidden", hidden), ("out", out)):
-            if value < 1:
-                raise UsageError(f"identity.moco.{name}={value} must be at least 1.")
+        at_least(1, "identity.moco", queue=queue, hidden=hidden, out=out)
         if not temperature > 0:
             raise UsageError(f"identity.moco.temperature={temperature} must be above 0.")
         self.temperature, self.symmetric = temperature, symmetric
@@ -88,7 +88,7 @@ class MoCo(Term):
             final=1.0 if final_momentum is None else final_momentum,
             where="identity.moco",
         )
-        # Random points of the sphere: all ranks take those of the first one (DDP and GradCache see to it).
+        # Random points of the sphere: all ranks take those of the first one (stec.training.prepare sees to it).
         self.register_buffer("queue", F.normalize(torch.randn(queue, out), dim=1))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.int64))
 

@@ -8,14 +8,13 @@ import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stec.distributed import gather, global_mean, rank
 from stec.encoder import Encoder, Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP, Projector
-from stec.losses import NEGATIVES, num_compared
+from stec.losses import NEGATIVES, divergence, num_compared, unit
 from stec.objective import Out, Term, tally
 from stec.teacher import Teacher
 from stec.views import Views
@@ -58,16 +57,6 @@ def relic(
         return Judged((alpha * kl - positive.squeeze(2).sum(0)) / 2, kl, right.squeeze(2))
 
 
-def unit(z: Tensor) -> Tensor:
-    """Rows of length 1, in float32 (float64 if given)."""
-    return F.normalize(z if z.dtype == torch.float64 else z.float(), dim=-1)
-
-
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) [...] of distributions that are given as log-probabilities [..., C]; with gradient for both."""
-    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
-
-
 class ReLIC(Term):
     """ReLIC on projections of the first two views, averaged over the 2B anchors of all ranks.
 
@@ -94,7 +83,8 @@ class ReLIC(Term):
         negatives: str = "global",
     ):
         super().__init__()
-        check("relic", temperature, alpha, {"hidden": hidden, "out": out, "predictor_hidden": predictor_hidden})
+        check("identity.relic", temperature, alpha)
+        at_least(1, "identity.relic", hidden=hidden, out=out, predictor_hidden=predictor_hidden)
         if negatives not in NEGATIVES:
             raise UsageError(
                 f"identity.relic.negatives={negatives!r} is unknown: choose one of {', '.join(NEGATIVES)}."
@@ -132,12 +122,9 @@ class ReLIC(Term):
         return f"cross-view InfoNCE averaged over 2B anchors + {self.alpha / 2:g} KL(p12 || p21) ({details})"
 
 
-def check(name: str, temperature: float, alpha: float, counts: dict[str, int]) -> None:
-    """UsageError for the first of these options that is out of range."""
+def check(where: str, temperature: float, alpha: float) -> None:
+    """UsageError for the first of these options, whose YAML keys are `where`.NAME, that is out of range."""
     if not temperature > 0:
-        raise UsageError(f"identity.{name}.temperature={temperature} must be above 0.")
+        raise UsageError(f"{where}.temperature={temperature} must be above 0.")
     if not 0 <= alpha < float("inf"):
-        raise UsageError(f"identity.{name}.alpha={alpha} must be finite, 0 or more.")
-    for option, value in counts.items():
-        if value < 1:
-            raise UsageError(f"identity.{name}.{option}={value} must be at least 1.")
+        raise UsageError(f"{where}.alpha={alpha} must be finite, 0 or more.")

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from stec.distributed import gather, global_mean, rank, world_size
 from stec.encoder import Encoder, Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP, Projector
-from stec.identity.relic import Judged, check, divergence, unit
+from stec.identity.relic import Judged, check
+from stec.losses import divergence, unit
 from stec.objective import Out, Term, tally
 from stec.rng import bits
 from stec.teacher import Teacher
@@ -79,6 +80,7 @@ class ReLICv2(Term):
     """
 
     num_views = 2
+    all_views = True
 
     def __init__(
         self,
@@ -93,12 +95,13 @@ class ReLICv2(Term):
         predictor_hidden: int = 4096,
     ):
         super().__init__()
-        counts = {"num_negatives": num_negatives, "hidden": hidden, "out": out, "predictor_hidden": predictor_hidden}
-        check("relicv2", temperature, alpha, counts)
+        where = "identity.relicv2"
+        check(where, temperature, alpha)
+        at_least(1, where, num_negatives=num_negatives, hidden=hidden, out=out, predictor_hidden=predictor_hidden)
         self.temperature, self.alpha, self.num_negatives = temperature, alpha, num_negatives
         self.projector = Projector(encoder.dims["pooled"], hidden, out)
         self.predictor = MLP(out, predictor_hidden, out)
-        self.teacher = Teacher(encoder, self.projector, momentum=momentum, where="identity.relicv2")
+        self.teacher = Teacher(encoder, self.projector, momentum=momentum, where=where)
 
     def before_step(self, encoder: Encoder, step: int, total: int) -> None:
         self.teacher.follow(encoder, self.projector, step, total)

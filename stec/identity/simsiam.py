@@ -12,8 +12,9 @@ from torch import Tensor
 
 from stec.distributed import global_mean
 from stec.encoder import Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP
+from stec.losses import float_of
 from stec.objective import Out, Term, tally
 from stec.views import Views
 
@@ -27,7 +28,7 @@ def simsiam(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
     through. In float32 (float64 if given), whatever the autocast precision.
     """
     with torch.autocast(p1.device.type, enabled=False):
-        p1, p2, z1, z2 = (z if z.dtype == torch.float64 else z.float() for z in (p1, p2, z1, z2))
+        p1, p2, z1, z2 = (float_of(z) for z in (p1, p2, z1, z2))
         return -(F.cosine_similarity(p1, z2.detach(), dim=1) + F.cosine_similarity(p2, z1.detach(), dim=1)) / 2
 
 
@@ -53,9 +54,7 @@ class SimSiam(Term):
         predictor_lr: str = "constant",
     ):
         super().__init__()
-        for name, value in (("hidden", hidden), ("out", out), ("num_layers", num_layers), ("bottleneck", bottleneck)):
-            if value < 1:
-                raise UsageError(f"identity.simsiam.{name}={value} must be at least 1.")
+        at_least(1, "identity.simsiam", hidden=hidden, out=out, num_layers=num_layers, bottleneck=bottleneck)
         if predictor_lr not in RATES:
             raise UsageError(
                 f"identity.simsiam.predictor_lr={predictor_lr!r} is unknown: choose one of {', '.join(RATES)}."

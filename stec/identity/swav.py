@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from stec.distributed import gather, global_mean, rank, world_size
 from stec.encoder import Encoder, Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP
+from stec.losses import float_of
 from stec.objective import Out, Term, tally
 from stec.views import Views
 
@@ -30,7 +31,7 @@ def sinkhorn(scores: Tensor, *, epsilon: float = 0.05, iterations: int = 3) -> T
     2013). In logarithms, so that no epsilon overflows; float32, or float64 if given.
     """
     with torch.autocast(scores.device.type, enabled=False):
-        log_codes = (scores if scores.dtype == torch.float64 else scores.float()) / epsilon
+        log_codes = float_of(scores) / epsilon
         for _ in range(iterations):
             log_codes = log_codes - log_codes.logsumexp(dim=0, keepdim=True)
             log_codes = log_codes.log_softmax(dim=1)
@@ -41,7 +42,7 @@ def swapped_prediction(scores: Sequence[Tensor], codes: Sequence[Tensor], temper
     """SwAV's Eq. 1 and 6: -sum_k code_i,k log softmax_k(scores_j / temperature), a mean over ordered pairs of views
     i < G, j != i: [B]. scores: V of [B, K]; codes: of the first G of these views, [B, K]."""
     with torch.autocast(scores[0].device.type, enabled=False):
-        log_probs = [((s if s.dtype == torch.float64 else s.float()) / temperature).log_softmax(dim=1) for s in scores]
+        log_probs = [(float_of(s) / temperature).log_softmax(dim=1) for s in scores]
         pairs = [(code, lp) for i, code in enumerate(codes) for j, lp in enumerate(log_probs) if i != j]
         return torch.stack([-(code * lp).sum(dim=1) for code, lp in pairs]).mean(dim=0)
 
@@ -56,6 +57,7 @@ class SwAV(Term):
     """
 
     num_views = 2
+    all_views = True
     queued: Tensor
 
     def __init__(
@@ -76,17 +78,9 @@ class SwAV(Term):
         for name, share in (("temperature", temperature), ("epsilon", epsilon)):
             if not 0 < share < math.inf:
                 raise UsageError(f"identity.swav.{name}={share} must be finite and above 0.")
-        for name, value, least in (
-            ("num_prototypes", num_prototypes, 2),
-            ("freeze_steps", freeze_steps, 0),
-            ("iterations", iterations, 1),
-            ("queue", queue, 0),
-            ("queue_start", queue_start, 0),
-            ("hidden", hidden, 1),
-            ("out", out, 1),
-        ):
-            if value < least:
-                raise UsageError(f"identity.swav.{name}={value} must be at least {least}.")
+        at_least(2, "identity.swav", num_prototypes=num_prototypes)
+        at_least(1, "identity.swav", iterations=iterations, hidden=hidden, out=out)
+        at_least(0, "identity.swav", freeze_steps=freeze_steps, queue=queue, queue_start=queue_start)
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.freeze_steps, self.queue_start, self.step = freeze_steps, queue_start, 0
         self.projector = MLP(dims["pooled"], hidden, out)
@@ -108,8 +102,7 @@ class SwAV(Term):
         if self.step < self.freeze_steps:
             weight = weight.detach() + 0 * weight  # on the graph still: DDP waits for every parameter's gradient
         with torch.autocast(projected.device.type, enabled=False):
-            projected = projected if projected.dtype == torch.float64 else projected.float()
-            z = F.normalize(projected, dim=1).chunk(len(features))
+            z = F.normalize(float_of(projected), dim=1).chunk(len(features))
             scores = [each @ weight.to(each).T for each in z]
         codes = self._codes(z[: views.num_global], scores[: views.num_global])
         losses = swapped_prediction(scores, codes, self.temperature)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from stec.distributed import gather, global_mean, rank
 from stec.encoder import Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import Projector
 from stec.losses import NEGATIVES, nt_xent, num_compared
 from stec.objective import Out, Term, tally
@@ -55,9 +55,7 @@ class TimeInsensitive(Term):
         ):
             if choice not in known:
                 raise UsageError(f"{key}.{name}={choice!r} is unknown: choose one of {', '.join(known)}.")
-        for name, value in (("num_frames", num_frames), ("hidden", hidden), ("out", out)):
-            if value < 1:
-                raise UsageError(f"{key}.{name}={value} must be at least 1.")
+        at_least(1, key, num_frames=num_frames, hidden=hidden, out=out)
         if not temperature > 0:
             raise UsageError(f"{key}.temperature={temperature} must be above 0.")
         if reads not in dims:

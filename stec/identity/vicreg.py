@@ -13,8 +13,9 @@ from torch import Tensor
 
 from stec.distributed import gather, global_mean
 from stec.encoder import Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP
+from stec.losses import float_of
 from stec.objective import Out, Term, tally
 from stec.views import Views
 
@@ -32,7 +33,7 @@ def vicreg(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if z1.shape != z2.shape or z1.dim() != 2:
         raise UsageError(f"vicreg takes two [B, D] of one shape, not {list(z1.shape)} and {list(z2.shape)}.")
     with torch.autocast(z1.device.type, enabled=False):
-        z1, z2 = (z if z.dtype == torch.float64 else z.float() for z in (z1, z2))
+        z1, z2 = (float_of(z) for z in (z1, z2))
         invariance = global_mean((z1 - z2).square())
         spreads, covariances = zip(*(_spread(gather(z)) for z in (z1, z2)), strict=True)
         return invariance, torch.stack(spreads).mean(), torch.stack(covariances).sum()
@@ -72,9 +73,7 @@ class VICReg(Term):
         for name, weight in weights.items():
             if not 0 <= weight < float("inf"):
                 raise UsageError(f"identity.vicreg.{name}={weight} must be finite, 0 or more.")
-        for name, value in (("hidden", hidden), ("out", out)):
-            if value < 1:
-                raise UsageError(f"identity.vicreg.{name}={value} must be at least 1.")
+        at_least(1, "identity.vicreg", hidden=hidden, out=out)
         self.weights = weights
         self.projector = MLP(dims["pooled"], hidden, out, num_layers=3, last_bias=False)
 

@@ -13,15 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stec.actions import Component, Compose
+from stec.copies import OfCopies, level, level_shares
 from stec.distributed import global_mean
 from stec.encoder import Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP, width
-from stec.manipulation.drawn import OfCopies, float_of, level, level_shares
+from stec.losses import float_of
 from stec.objective import Out, tally
 from stec.views import Views
 
-_OF_OTHER_FRAMES = ("linear_", "translation_")
+# A part that has both tells its window as the entries of a matrix (stec.affine.entries), in whichever frame.
+_ENTRIES = {"linear", "translation"}
 
 
 def augself_loss(outputs: Tensor, target: Tensor) -> Tensor:
@@ -39,7 +41,8 @@ class AugSelf(OfCopies):
     cross-entropy of their levels (of two: the binary one); the authors' published settings leave these out.
 
     hidden: width of each group's head, three linear layers with batch norm and ReLU between. tap: the output of the
-    encoder that is read. UsageError if a part of the actions is told in another frame, or nothing is left to predict.
+    encoder that is read. yoked: the control, as in the model `binned`. UsageError if a part of the actions is told in
+    another frame, or nothing is left to predict.
     """
 
     scale: Tensor
@@ -52,20 +55,20 @@ class AugSelf(OfCopies):
         *,
         hidden: int = 512,
         discrete: bool = True,
+        yoked: bool = False,
         tap: str = "pooled",
     ):
         super().__init__()
         where = "manipulation.augself"
-        if hidden < 1:
-            raise UsageError(f"{where}.hidden={hidden} must be at least 1.")
+        at_least(1, where, hidden=hidden)
         owner = {c.name: name for name, part in space.parts.items() for c in part.components}
-        for name, part in owner.items():
-            if name.startswith(_OF_OTHER_FRAMES):
+        for name, part in space.parts.items():
+            if {c.name.partition("_")[0] for c in part.components} >= _ENTRIES:
                 raise UsageError(
-                    f"{where} predicts differences in the frame augself, but actions.{part} tells {name}: set"
-                    f" actions.{part}.frame=augself."
+                    f"{where} predicts differences in the frame augself (centre_*, size_*), but actions.{name} tells"
+                    f" {part.components[0].name}: set actions.{name}.frame=augself."
                 )
-        drawn = self.fit(where, space, extents, direction="both", tap=tap)
+        drawn = self.fit(where, space, extents, direction="both", tap=tap, yoked=yoked)
         self.register_buffer("scale", torch.ones(len(self.components), dtype=torch.float64))
         self.groups: dict[str, list[int]] = {}
         self.classes: dict[str, int] = {}

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from stec.actions import ActionSpace, Component
 from stec.bins import Bins
+from stec.copies import OfCopies
 from stec.distributed import global_mean
 from stec.encoder import Features
 from stec.errors import UsageError
 from stec.heads import ManipulationHead, width
-from stec.manipulation.drawn import OfCopies, float_of
+from stec.losses import float_of
 from stec.objective import Out, tally
 from stec.views import Views
 

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stec.actions import ActionSpace
+from stec.copies import OfCopies, moments
 from stec.distributed import gather, global_mean, rank
 from stec.encoder import Features, tap
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import MLP, width
-from stec.losses import info_nce
-from stec.manipulation.drawn import OfCopies, float_of, moments
+from stec.losses import float_of, info_nce
 from stec.objective import Out, tally
 from stec.views import Views
 
@@ -77,9 +77,7 @@ class ForwardModel(OfCopies):
             raise UsageError(f"{where}.temperature={temperature} must be above 0.")
         if similarity not in SIMILARITIES:
             raise UsageError(f"{where}.similarity={similarity!r} is unknown: choose one of {', '.join(SIMILARITIES)}.")
-        for key, value in (("hidden", hidden), ("out", out)):
-            if value < 1:
-                raise UsageError(f"{where}.{key}={value} must be at least 1.")
+        at_least(1, where, hidden=hidden, out=out)
         drawn = self.fit(where, space, extents, direction=direction, tap=tap, yoked=yoked)
         self.temperature, self.similarity = temperature, similarity
         mean, deviation = moments(drawn)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from stec.distributed import global_mean
 from stec.encoder import Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
+from stec.losses import float_of
 from stec.objective import Out, Term, tally
 from stec.rng import uniform
 from stec.views import Views
@@ -58,9 +59,7 @@ class FrameOffset(Term):
     ):
         super().__init__()
         key = "manipulation.frame_offset"
-        for name, value in (("reach", reach), ("num_pairs", num_pairs), ("hidden", hidden)):
-            if value < 1:
-                raise UsageError(f"{key}.{name}={value} must be at least 1.")
+        at_least(1, key, reach=reach, num_pairs=num_pairs, hidden=hidden)
         if missing := self.needs - dims.keys():
             raise UsageError(f"{key} reads the output {', '.join(sorted(missing))}, which this encoder lacks.")
         offsets = torch.cat([torch.arange(-reach, 0) if past else torch.arange(0), torch.arange(1, reach + 1)])
@@ -97,8 +96,7 @@ class FrameOffset(Term):
         logits = self.head(torch.cat(seen))
         answer, trusted = torch.cat(target), torch.cat(valid)
         with torch.autocast(logits.device.type, enabled=False):
-            logits = logits if logits.dtype == torch.float64 else logits.float()
-            losses = F.cross_entropy(logits, answer, reduction="none")
+            losses = F.cross_entropy(float_of(logits), answer, reduction="none")
         sums = {
             "train/loss_manip": tally(losses, trusted),
             "train/action_acc/frame_offset": tally(logits.detach().argmax(dim=1) == answer, trusted),

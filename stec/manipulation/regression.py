@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from stec.actions import ActionSpace
+from stec.copies import OfCopies, moments
 from stec.distributed import global_mean
 from stec.encoder import Features
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import ManipulationHead, width
-from stec.manipulation.drawn import OfCopies, float_of, moments
+from stec.losses import float_of
 from stec.objective import Out, tally
 from stec.views import Views
 
@@ -54,8 +55,7 @@ class Regression(OfCopies):
         where = "manipulation.regression"
         if squash not in SQUASHES:
             raise UsageError(f"{where}.squash={squash!r} is unknown: choose one of {', '.join(SQUASHES)}.")
-        if hidden < 1:
-            raise UsageError(f"{where}.hidden={hidden} must be at least 1.")
+        at_least(1, where, hidden=hidden)
         drawn = self.fit(where, space, extents, direction=direction, tap=tap, yoked=yoked, keep_constant=keep_constant)
         for component in self.components:
             if component.period > 0:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from stec.actions import ActionSpace
 from stec.bins import constant
+from stec.copies import YOKED, draw, level, level_shares, told
 from stec.distributed import global_mean
 from stec.encoder import Features, tap
-from stec.errors import UsageError
+from stec.errors import UsageError, at_least
 from stec.heads import width
-from stec.manipulation.drawn import draw, float_of, level, level_shares
+from stec.losses import float_of
 from stec.objective import Out, Term, tally
 from stec.views import Views
 
@@ -29,8 +30,10 @@ class Rotation(Term):
     component: its name, with levels ("quarter_turn", of which view 0 is not turned, so that it tells the turn of the
     other view). view: number of the view that is turned and read; the identity model compares the first two, as theirs.
     hidden: width of the head, three linear layers with layer norm and ReLU between, as in their code for small samples.
-    tap: the output of the encoder that is read. Their code turns each third view in all four ways; here each is turned
-    in one way, drawn with its keys: the same loss on average, for a quarter of the cost.
+    tap: the output of the encoder that is read. yoked: the control, as in the model `binned`.
+
+    Their code turns each third view in all four ways; here each is turned in one way, drawn with its keys: the same
+    loss on average, for a quarter of the cost.
     """
 
     # Not through norms, but through the count of valid samples.
@@ -45,14 +48,14 @@ class Rotation(Term):
         component: str = "quarter_turn",
         view: int = 2,
         hidden: int = 2048,
+        yoked: bool = False,
         tap: str = "pooled",
     ):
         super().__init__()
         where = "manipulation.rotation"
         if view < 1:
             raise UsageError(f"{where}.view={view} must be at least 1: view 0 is the one that is not turned.")
-        if hidden < 1:
-            raise UsageError(f"{where}.hidden={hidden} must be at least 1.")
+        at_least(1, where, hidden=hidden)
         names = [c.name for c in space.components]
         if component not in names:
             raise UsageError(
@@ -63,8 +66,9 @@ class Rotation(Term):
         self.component = space.components[self.column]
         if not self.component.levels:
             raise UsageError(f"{where}.component={component!r} has no levels: a discrete component is needed.")
-        self.needs, self.tap = frozenset({tap}), tap
+        self.needs, self.tap, self.yoked = frozenset({tap}), tap, yoked
         self.view, self.pairs, self.num_views = view, ((0, view),), view + 1
+        self.keeps = frozenset({view} - {0, 1})  # the first two are every identity model's
         drawn = draw(space, extents, self.pairs)
         if constant(drawn.values, drawn.valid)[self.column]:
             raise UsageError(f"{where} has nothing to predict: {component} is constant between views 0 and {view}.")
@@ -81,9 +85,8 @@ class Rotation(Term):
         )
 
     def forward(self, features: tuple[Features, ...], views: Views) -> Out:
-        copy = views.copies[self.pairs[0]]
-        valid = copy.valid[:, self.column]
-        target = level(self.component, torch.where(valid, copy.values[:, self.column], 0.0))
+        values, valid = (told(t, self.yoked)[:, self.column] for t in views.copies[self.pairs[0]])
+        target = level(self.component, torch.where(valid, values, 0.0))
         logits: Tensor = self.head(tap(features[self.view], self.tap))
         with torch.autocast(logits.device.type, enabled=False):
             losses = F.cross_entropy(float_of(logits), target, reduction="none")
@@ -107,4 +110,5 @@ class Rotation(Term):
         what = (
             f"cross-entropy of {self.component.name}, {len(self.component.levels)} levels, from view {self.view} alone"
         )
-        return f"{what}, chance {self.entropy:.2f} nats, majority {self.majority:.3f}"
+        aside = YOKED if self.yoked else ""
+        return f"{what}, chance {self.entropy:.2f} nats, majority {self.majority:.3f}{aside}"

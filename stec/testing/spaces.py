@@ -63,7 +63,8 @@ def declaration(one: Space) -> None:
 
 
 def shapes(one: Space) -> None:
-    """sample gives float32 [B, P], finite; relative gives float values and bool valid [B, K]; trusted bool [B]."""
+    """sample gives float32 [B, P], finite; relative gives float values and bool valid [B, K]; trusted bool [B], and so
+    disturbs, if there is one."""
     a, b = one.draw(_FEW), one.draw(_FEW, view=1)
     shape(a, [_FEW, one.space.num_params], "what `sample` gives")
     require(a.dtype == torch.float32, f"`sample` gives {a.dtype}; torch.float32 was expected.")
@@ -76,9 +77,10 @@ def shapes(one: Space) -> None:
     shape(copy.valid, [_FEW, num], "`relative(a, b).valid` (the mask)")
     require(copy.values.is_floating_point(), f"`relative(a, b).values` is {copy.values.dtype}; floats were expected.")
     require(copy.valid.dtype == torch.bool, f"`relative(a, b).valid` is {copy.valid.dtype}; torch.bool was expected.")
-    trusted = one.space.trusted(a, b)
-    shape(trusted, [_FEW], "`trusted(a, b)`")
-    require(trusted.dtype == torch.bool, f"`trusted(a, b)` is {trusted.dtype}; torch.bool was expected.")
+    for name in ("trusted", *(["disturbs"] if hasattr(one.space, "disturbs") else [])):
+        verdict = getattr(one.space, name)(a, b)
+        shape(verdict, [_FEW], f"`{name}(a, b)`")
+        require(verdict.dtype == torch.bool, f"`{name}(a, b)` is {verdict.dtype}; torch.bool was expected.")
 
 
 def drawn_from_keys(one: Space) -> None:

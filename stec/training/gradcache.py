@@ -8,7 +8,7 @@ all heads); 3. encode each micro-batch again, with gradient, and hand it its row
 
 The sum is the whole batch's gradient, whatever the loss, if an encoder treats each sample alone. With batch norm it is
 not: statistics are then those of a micro-batch (`difference` measures it). Running statistics move in pass 3 only, and
-dropout is the same in passes 1 and 3.
+dropout is the same in passes 1 and 3. A teacher, which keeps nothing for a way back, encodes the same parts in pass 2.
 
 Legend: B samples of this rank, M of them in a micro-batch, V views.
 """
@@ -24,8 +24,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from stec.distributed import all_reduce_sums, world_size
-from stec.encoder import Features
+from stec.encoder import Features, micro_batches
 from stec.objective import STEC, Out, tally
+from stec.teacher import teachers
 from stec.training.gradient import Scale, health, rows
 from stec.training.options import Hardware
 from stec.views import Views
@@ -36,9 +37,9 @@ class GradCache:
 
     def __init__(self, stec: STEC, hardware: Hardware, scale: Scale, micro_batch: int):
         self.stec, self.hardware, self.scale, self.micro_batch = stec, hardware, scale, micro_batch
-        if world_size() > 1:  # what DDP does when it is made
-            for tensor in [*stec.parameters(), *stec.buffers()]:
-                dist.broadcast(tensor.data, src=0)
+        for teacher in teachers(stec):
+            teacher.micro_batch = micro_batch
+        from_first_rank(stec)
 
     def __call__(self, views: Views, measured: bool) -> Out:
         seed = torch.initial_seed()
@@ -65,12 +66,6 @@ class GradCache:
         sow(seed, self.hardware.device)
         with self.hardware.autocast():
             return self.stec.encode(xs)
-
-
-def micro_batches(xs: tuple[Tensor, ...], size: int) -> list[tuple[Tensor, ...]]:
-    """The rows of V views [B, ...] in ceil(B / size) parts, as equal as can be."""
-    num = -(-len(xs[0]) // size)
-    return list(zip(*(x.tensor_split(num) for x in xs), strict=True))
 
 
 def join(encoded: list[tuple[Features, ...]]) -> tuple[Features, ...]:
@@ -104,6 +99,18 @@ def still_statistics(module: nn.Module) -> Iterator[None]:
             m.track_running_stats = True
 
 
+@torch.no_grad()
+def from_first_rank(module: nn.Module) -> None:
+    """All ranks take the weights, and the buffers (random ones may be among them), of the first one."""
+    if world_size() == 1:
+        return
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if tensor.numel():  # of an empty queue there is nothing to send
+            sent = tensor.detach().contiguous()  # another memory format is no matter of the backend's
+            dist.broadcast(sent, src=0)
+            tensor.copy_(sent)
+
+
 def average_gradients(module: nn.Module) -> None:
     """The mean over ranks of every gradient, in one message for each data type."""
     if world_size() == 1:
@@ -127,8 +134,8 @@ def difference(stec: STEC, views: Views, hardware: Hardware, micro_batch: int) -
     """
     some = rows(views, slice(0, 2 * micro_batch))
     try:
-        whole = _scored(stec, some, hardware, [some.x])
-        parts = _scored(stec, some, hardware, micro_batches(some.x, micro_batch))
+        whole = _scored(stec, some, hardware, len(some.x[0]))
+        parts = _scored(stec, some, hardware, micro_batch)
     except torch.OutOfMemoryError:
         if world_size() > 1:
             raise
@@ -140,12 +147,14 @@ def difference(stec: STEC, views: Views, hardware: Hardware, micro_batch: int) -
     return {"features": mean["features"], "loss": loss, "samples": len(some.x[0])}
 
 
-def _scored(stec: STEC, views: Views, hardware: Hardware, parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor]:
-    """Pooled features and loss of a copy that encodes the views part by part."""
+def _scored(stec: STEC, views: Views, hardware: Hardware, size: int) -> tuple[Tensor, Tensor]:
+    """Pooled features and loss of a copy that encodes the views, and whose teachers do, so many samples at a time."""
     twin, seed = copy.deepcopy(stec), torch.initial_seed()
+    for teacher in teachers(twin):
+        teacher.micro_batch = size
     try:
         with hardware.autocast():
-            encoded = join([twin.encode(part) for part in parts])
+            encoded = join([twin.encode(part) for part in micro_batches(views.x, size)])
             loss = twin.score(encoded, views).loss
     finally:
         sow(seed, hardware.device)

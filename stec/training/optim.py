@@ -1,8 +1,9 @@
 """Optimisers by name. The keyword-only parameters are the keys of recipes/optimizer/NAME.yaml.
 
-Two groups of parameters. Biases, gains of norms and everything else with one dimension get neither weight decay nor
-LARS's adaptation: plain SGD at the full rate, as in the paper's code and SimCLR's. The online probe is never adapted
-either: under LARS its weight joins that group (the paper's code also decays it by 1e-6; here it does not).
+Two groups of parameters. Biases, gains of norms, everything else with one dimension, and what an encoder names (the
+positions of a transformer) get neither weight decay nor LARS's adaptation: plain SGD at the full rate, as in the
+paper's code and SimCLR's. The online probe is never adapted either: under LARS its weight joins that group (the paper's
+code also decays it by 1e-6; here it does not).
 
 What a term names in `constant_rate` learns at the peak rate from the first step to the last, in groups behind those.
 
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from stec.encoder import Encoder
 from stec.errors import UsageError
 from stec.objective import Term
 
@@ -128,11 +130,13 @@ def _momentum(momentum: float) -> None:
 
 def _groups(model: nn.Module, exempt: tuple[str, ...]) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """(parameters to decay, the others); those that do not learn are in neither."""
+    encoders = [module for module in model.modules() if isinstance(module, Encoder)]
+    named = {encoder.get_parameter(name) for encoder in encoders for name in encoder.undecayed}
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, p in model.named_parameters():
         if p.requires_grad:
-            spared = p.ndim <= 1 or name.endswith(".bias") or name.startswith(exempt)
+            spared = p.ndim <= 1 or name.endswith(".bias") or name.startswith(exempt) or p in named
             (plain if spared else decayed).append(p)
     return decayed, plain
 

@@ -9,11 +9,11 @@ from torch.optim import Optimizer
 
 from stec import rng
 from stec.distributed import rank, world_size
-from stec.encoder import Encoder
+from stec.encoder import Encoder, micro_batches
 from stec.errors import UsageError
 from stec.objective import STEC, Out
 from stec.training import optim
-from stec.training.gradcache import GradCache, batch_norms, micro_batches, sow
+from stec.training.gradcache import GradCache, batch_norms, from_first_rank, sow
 from stec.training.gradient import Pass, Plain, Scale
 from stec.training.options import Hardware, Training
 from stec.views import Views
@@ -51,6 +51,7 @@ def gradient_of(stec: STEC, options: Training, hardware: Hardware, scale: Scale)
     model = Pass(stec)
     if world_size() == 1:
         return Plain(model, hardware, scale, options.accumulate)
+    from_first_rank(stec)  # DDP does so with the parameters, but not with buffers that it is not to send in each step
     return Plain(DistributedDataParallel(model, broadcast_buffers=False), hardware, scale, options.accumulate)
 
 

@@ -26,7 +26,7 @@ def test_the_installation_is_told(capsys, place):
     assert "hardware=auto: " in told
     assert "cores for this process" in told
     assert f"vision (of stec {version('stec')})" in told
-    assert "action_space: affine_crop, color_jitter" in told
+    assert "action_space: affine_crop, background" in told
     assert f"packed data is kept in {place / 'cache'}" in told
     assert "recipes (stec-train lists them)" in told
     assert told.endswith("All is well.\n")

@@ -71,7 +71,13 @@ def test_a_real_process_ends_with_the_code():
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", "stec: error: no such recipe.\n")
 
 
-@pytest.mark.parametrize("body", ["print('x')\n    return 0", "[print('x' * 99) for _ in range(9999)]\n    return 0"])
+# A console of its own, which ends the program when its reader is gone.
+RICH = "from rich.console import Console\n    [Console().print('x' * 99) for _ in range(9999)]\n    return 0"
+
+
+@pytest.mark.parametrize(
+    "body", ["print('x')\n    return 0", "[print('x' * 99) for _ in range(9999)]\n    return 0", RICH]
+)
 def test_a_reader_that_left_ends_the_command_quietly(body):
     with subprocess.Popen(command(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.close()

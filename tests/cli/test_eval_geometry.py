@@ -41,6 +41,17 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def model(run):
+    """The run's, loaded once for all who only refuse something."""
+    return build.load(str(run))
+
+
+@pytest.fixture
+def loaded(model, monkeypatch):
+    monkeypatch.setattr(build, "load", lambda _source: model)
+
+
 def measured(*words):
     assert main(["geometry", *map(str, words), *MACHINE, "--out", "found.json"]) == 0
     with open("found.json", encoding="utf-8") as file:
@@ -134,11 +145,13 @@ def test_umap_draws_the_picture_if_it_is_there(run, monkeypatch, capsys):
         (["data=nowhere"], "data=nowhere: there is no such file or folder."),
     ],
 )
+@pytest.mark.usefixtures("loaded")
 def test_slips_are_one_sentence(run, words, told, capsys):
     assert main(["geometry", str(run), *words, *MACHINE]) == 2
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("loaded")
 def test_samples_without_labels_are_refused(run, tmp_path, capsys):
     bare = ({"__key__": f"{i:04d}", "png": picture(0, i)} for i in range(8))
     write_split(bare, tmp_path / "bare" / "train", name="train", meta={})
@@ -146,8 +159,7 @@ def test_samples_without_labels_are_refused(run, tmp_path, capsys):
     assert "samples with labels of at least two classes are needed" in capsys.readouterr().err
 
 
-def test_the_network_before_training_is_another_one_of_the_same_kind(run):
-    model = build.load(str(run))
+def test_the_network_before_training_is_another_one_of_the_same_kind(model):
     begun = untrained(model)
     assert begun.encoder.dims == model.encoder.dims
     weights = zip(begun.encoder.parameters(), model.encoder.parameters(), strict=True)

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from stec.cli.train import _expanded
+from stec.cli import composing
 
 
 def understood(argument: str):
-    (expanded,) = _expanded([argument])
+    (expanded,) = composing.expanded([argument])
     override = OverridesParser.create().parse_override(expanded)
     return None if override.is_sweep_override() else override.value()
 
@@ -31,13 +31,13 @@ def test_a_tilde_is_home_and_a_new_folder_may_have_any_letters(tmp_path, monkeyp
 
 def test_what_is_no_path_stays_what_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert _expanded(["data=null", "run_dir=runs/${name}", "seed=0,1"]) == [
+    assert composing.expanded(["data=null", "run_dir=runs/${name}", "seed=0,1"]) == [
         "data=null",
         "run_dir=runs/${name}",
         "seed=0,1",
     ]
     assert understood("data=one,two") is None  # to be swept over
-    assert _expanded(["recipe=x", "encoder=timm/resnet18", "-m"]) == [
+    assert composing.expanded(["recipe=x", "encoder=timm/resnet18", "-m"]) == [
         "-m",
         "recipe=x",
         "encoder=timm",

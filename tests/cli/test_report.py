@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 import yaml
-from report.toy_table import made
+from comparison.toy_table import made
 from tiny_run import TINY, draw
 
-from stec.cli import report_run, rows
+from stec.cli import child, report_run, rows
 from stec.cli.report import main
-from stec.report import ledger
-from stec.report.ledger import Line
+from stec.comparison import ledger, tries
+from stec.comparison.ledger import Line
 
 METRIC = "eval/linear/top1"
 HEAD: dict[str, Any] = {"title": "Toy", "source": "nobody", "metric": METRIC, "effect": 5.0, "spread": 1.0}
@@ -62,11 +62,13 @@ def elsewhere(folder: str, name: str, seed: int, value: float, **changes: Any) -
     return made(Path(folder), config, {METRIC: value})
 
 
-def faked(monkeypatch, values: dict[str, float]) -> list[str]:
-    """In place of training: a run directory with a value for each row, or its exit code if that is an int; -> runs."""
+def faked(monkeypatch, values: dict[str, float], metric: dict[str, str] | None = None) -> list[str]:
+    """In place of training: a run directory with a value for each row (of another metric than METRIC, if one is given),
+    or its exit code if that is an int; -> runs."""
     told: list[str] = []
 
-    def train(words: list[str]) -> int:
+    def train(words: list[str], gpus: int) -> int:
+        assert gpus == 1
         given = dict(word.split("=", 1) for word in words)
         _, _, _, _, name, seed = Path(given["run_dir"]).parts
         told.append(f"{name}/{seed}")
@@ -74,10 +76,10 @@ def faked(monkeypatch, values: dict[str, float]) -> list[str]:
         if isinstance(value, int):
             return value
         config = {**rows.composed(row(name).words["small"]), "seed": int(given["seed"])}
-        made(Path(given["run_dir"]), config, {METRIC: value + 0.001 * int(given["seed"])})
+        made(Path(given["run_dir"]), config, {(metric or {}).get(name, METRIC): value + 0.001 * int(given["seed"])})
         return 0
 
-    monkeypatch.setattr(report_run, "_train", train)
+    monkeypatch.setattr(report_run, "train", train)
     return told
 
 
@@ -153,6 +155,16 @@ def printed_error(capsys) -> str:
         (["run", "table=1", "--budget", "soon"], "--budget soon: a time such as 4h"),
         (["run", "table=1", "--budget", "1h", "--seeds", "0"], "--seeds 0 must be at least 1"),
         (["run", "table=1", "--budget", "1h", "data.cifar10=nowhere"], "data.cifar10=nowhere: there is no such file"),
+        (
+            ["run", "table=1", "--budget", "1h", "data.cifar100=."],
+            "data.cifar100: no row at scale=small wants it. did you",
+        ),
+        (["run", "table=1", "--budget", "1h", "dataset.packer.sub=."], "no row at scale=small wants it. did you mean"),
+        (
+            ["run", "table=audio", "--budget", "1h", "data.librispeech=."],
+            "without dataset.packer.phones=FILE there is no",
+        ),
+        (["run", "table=3", "--budget", "1h"], "scale=paper of table=table3 needs 8 GPUs, there are"),
         (["enter", "table=1"], "one run directory and row=ID are needed"),
         (["enter", "table=1", "row=nobody", "nowhere"], "row=nobody is unknown at scale=small"),
         (["enter", "table=1", "row=c100_r18_stec", "nowhere"], "nowhere: not a run directory"),
@@ -164,10 +176,10 @@ def test_slips_end_in_a_sentence(words, sentence, capsys):
 
 
 def test_rows_without_their_data_are_skipped_and_listed(table, capsys):
-    assert main(["run", table, "--budget", "1h"]) == 0
+    assert main(["run", table, "--budget", "1h"]) == 1
     text = printed(capsys)
     assert "plain: skipped, data.my_images=PATH is needed." in text
-    assert text.endswith("nothing is left to run.")
+    assert text.endswith("nothing could be run.")
 
 
 def test_runs_are_made_in_pairs_until_nothing_is_missing(table, monkeypatch, capsys):
@@ -223,18 +235,107 @@ def test_a_run_of_an_older_recipe_makes_way(table, monkeypatch, capsys):
     assert len(list(Path("runs/tables/toy/small/plain").glob("seed-0.????????"))) == 1
 
 
-def test_two_real_runs_fill_a_table(table, capfd):
-    draw(Path("pictures"), 30)
+def told_lines() -> list[Line]:
+    return ledger.read(Path("results/toy.jsonl"))
+
+
+def test_a_run_that_lacks_the_tables_metric_fails_by_name_and_may_be_made_anew(table, monkeypatch, capsys):
+    Path("pictures").mkdir()
+    told = faked(monkeypatch, {"plain": 0.5, "told": 0.6}, metric={"told": "eval/other"})
+    words = ["run", table, "--budget", "10h", "--seeds", "1", "data.my_images=pictures"]
+    assert main(words) == 1
+    assert f"told seed 0: failed (its table has no {METRIC})" in printed(capsys)
+    assert [line.row for line in told_lines()] == ["plain"]
+    assert main(words) == 0
+    assert f"told seed 0: skipped, it failed before (its table has no {METRIC})" in printed(capsys)
+    told = faked(monkeypatch, {"plain": 0.5, "told": 0.6})
+    assert main([*words, "--retry"]) == 0
+    assert told == ["told/seed-0"]
+    assert "seed-0 was a run that does not count" in printed(capsys)
+    assert [line.row for line in told_lines()] == ["plain", "told"]
+
+
+def test_a_line_without_the_tables_metric_is_no_run(table, monkeypatch):
+    Path("pictures").mkdir()
+    elsewhere("run", "plain", 0, 0.5)
+    line = ledger.entry(Path("run"), "toy", "plain", "small", [])
+    ledger.append(Path("results/toy.jsonl"), Line(**{**vars(line), "metrics": {"eval/other": 1.0}}))
+    told = faked(monkeypatch, {"plain": 0.5, "told": 0.6})
     assert main(["run", table, "--budget", "10h", "--seeds", "1", "data.my_images=pictures"]) == 0
-    found = {line.row: line for line in ledger.read(Path("results/toy.jsonl"))}
-    assert set(found) == {"plain", "told"}
-    table_json = json.loads(Path("runs/tables/toy/small/told/seed-0/table.json").read_text())
-    assert found["told"].metrics == table_json["rows"]["trained"]
-    assert found["told"].seconds > 1
-    assert found["told"].hardware.startswith("cpu (")
+    assert told == ["plain/seed-0", "told/seed-0"]
+
+
+def test_a_run_of_other_samples_is_not_entered(table, capsys):
+    for seed, num in enumerate((10_000, 10_000, 600)):
+        run = elsewhere(f"run-{seed}", "told", seed, 0.5)
+        node = json.loads((run / "table.json").read_text())
+        data = {"fingerprint": f"{num}{seed}", "num_train": num}
+        (run / "table.json").write_text(json.dumps({**node, "data": data}))
+    assert main(["enter", table, "row=told", "run-0"]) == 0
+    assert "packed anew" not in printed(capsys)
+    assert main(["enter", table, "row=told", "run-1"]) == 0
+    assert "packed anew" in printed(capsys)
+    assert main(["enter", table, "row=told", "run-2"]) == 2
+    assert "run-2: it learnt from 600 samples, told seed 0 of the same recipe from 10,000." in printed_error(capsys)
+
+
+def test_a_run_that_somebody_else_is_at_is_left_to_them(table, monkeypatch, capsys):
+    Path("pictures").mkdir()
+    told = faked(monkeypatch, {"plain": 0.5, "told": 0.6})
+    words = ["run", table, "--budget", "10h", "--seeds", "1", "data.my_images=pictures"]
+    with tries.alone(Path("runs/tables/toy/small/plain/seed-0")):
+        assert main(words) == 0
+    assert told == ["told/seed-0"]
+    assert "plain seed 0: somebody else is running it" in printed(capsys)
+    assert main(words) == 0
+    assert told == ["told/seed-0", "plain/seed-0"]
+    assert "failed before" not in printed(capsys)
+
+
+def test_files_for_the_packer_are_passed_on(table, monkeypatch):
+    Path("pictures").mkdir()
+    Path("labels.txt").write_text("")
+    found: list[list[str]] = []
+    monkeypatch.setattr(report_run, "train", lambda words, gpus: found.append(words) or 3)
+    composed = rows.composed
+
+    def with_labels(words):
+        config = composed(words)
+        config["dataset"]["packer"]["labels"] = None
+        return config
+
+    monkeypatch.setattr(rows, "composed", with_labels)
+    words = ["run", table, "--budget", "10h", "--seeds", "1", "data.my_images=pictures"]
+    assert main([*words, "dataset.packer.labels=labels.txt"]) == 1
+    assert found[0][-3:-1] == ["data=pictures", f"dataset.packer.labels={Path('labels.txt').resolve()}"]
+
+
+def test_runs_of_several_gpus_are_begun_by_torchrun(capsys):
+    assert main(["table=3", "--markdown"]) == 0
+    assert "torchrun --nproc-per-node 8 -m stec.cli.train recipe=imagenet_simclr hardware=gpu8 " in printed(capsys)
+
+
+def test_what_cannot_be_run_without_a_file_says_so_in_its_command(capsys):
+    assert main(["table=audio", "--markdown"]) == 0
+    assert "data=PATH dataset.packer.phones=FILE run_dir=" in printed(capsys)
+
+
+def test_a_real_run_fills_a_table(table, capfd):
+    draw(Path("pictures"), 30)
+    node = yaml.safe_load(Path("toy.yaml").read_text())
+    # One row is enough: what differs between rows is stec-train's affair.
+    Path("toy.yaml").write_text(yaml.safe_dump({**node, "rows": ROWS[:1]}))
+    assert main(["run", table, "--budget", "10h", "--seeds", "1", "data.my_images=pictures"]) == 0
+    (line,) = told_lines()
+    told = json.loads(Path("runs/tables/toy/small/plain/seed-0/table.json").read_text())
+    assert line.metrics == told["rows"]["trained"]
+    assert line.seconds > 1
+    assert (line.hardware[:5], line.precision) == ("cpu (", "fp32")
+    assert (line.num_train, line.data) == (told["data"]["num_train"], told["data"]["fingerprint"])
+    assert (20 < line.num_train < 30, len(line.data), line.commit) == (True, 64, told["commit"])
     capfd.readouterr()
     assert main([table, "--markdown"]) == 0
-    assert "cannot be seen with 1 seed: would need 3" in capfd.readouterr().out
+    assert "not run" not in capfd.readouterr().out
 
 
 # Stands in for a training that saves and leaves when it is asked to, and says how often it was asked.
@@ -267,6 +368,6 @@ def test_asked_to_stop_it_asks_the_run_once_and_waits_for_it(number, tmp_path, m
     thread = threading.Thread(target=ask)
     thread.start()
     with pytest.raises(KeyboardInterrupt):
-        report_run._train([])
+        child.train([])
     thread.join()
     assert Path("saved").read_text() == "1"

@@ -32,7 +32,7 @@ def width(path):
 
 
 def test_runs_are_drawn_and_their_halves_are_told(begun, tmp_path, capsys):
-    other = begun.with_name("seed-1")
+    other = begun.with_name("[x]")
     other.mkdir()
     (other / "metrics.jsonl").write_text((begun / "metrics.jsonl").read_text())
     assert run([str(begun), str(other), "--out", "two.png"]) == 0
@@ -41,6 +41,8 @@ def test_runs_are_drawn_and_their_halves_are_told(begun, tmp_path, capsys):
     assert ["│", "seed-0", "│", "a", "│", "1.00", "bits", "│", "20", "│", "40", "│"] in rows
     assert ["│", "│", "b", "│", "0.00", "bits", "│", "-", "│", "40", "│"] in rows
     assert "picture: two.png" in said
+    assert "without chance levels, which no checkpoint of it tells: seed-0, [x]" in said
+    assert "│ [x] " in said
     two = width("two.png")
     assert run([str(begun)]) == 0
     assert width("dynamics.png") < two

@@ -1,6 +1,7 @@
 """stec-report pick: the table, and the sentence that recommends a weight."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -77,3 +78,12 @@ def test_the_help_and_a_single_run_tell_how_runs_are_made(scan, capsys):
         run(scan([(1, 0.5)]))
     with pytest.raises(UsageError, match="--noise -1 must be at least 0 points"):
         run([*scan([(1, 0.5), (3, 0.5)]), "--noise", "-1"])
+
+
+def test_seeds_that_differ_between_weights_are_told(scan, capsys):
+    assert "The seeds are not the same at all weights" in said(capsys, *scan([(1, 0.5), (3, 0.4)]))
+    folders = scan([(1, 0.5), (3, 0.4)])
+    for folder, weight in zip(folders, (1, 3), strict=True):
+        config = {"seed": 0, "manipulation": {"binned": {"weight": weight}}}
+        (Path(folder) / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "The seeds" not in said(capsys, *folders)

@@ -6,6 +6,7 @@ import sys
 import pytest
 from tiny_run import TINY
 
+from stec.catalogue import CORE
 from stec.cli.train import main
 
 
@@ -18,6 +19,7 @@ def test_bare_it_lists_the_recipes(capsys):
     assert capsys.readouterr().out == told
 
 
+VIT = "recipe=my_images data=pictures hardware.num_workers=0 encoder=timm/vit_tiny_patch16_224 encoder.image_size=32"
 SLIPS = {
     "recipe=my_imags": "recipe=my_imags is unknown: did you mean 'my_images'? There is: ",
     "data=pictures": "no recipe chosen: recipe=NAME is needed. There is: ",
@@ -25,6 +27,11 @@ SLIPS = {
     "recipe=my_images data=": "my_images needs data=PATH",
     "recipe=my_images data=nowhere": "data=nowhere: there is no such file or folder.",
     "recipe=my_images data=pictures encoder.widht=4": "encoder.widht is unknown: did you mean 'width'? There is: ",
+    "recipe=my_images manipulation.tap=layer3": "manipulation.tap is unknown: did you mean manipulation.binned.tap?",
+    "recipe=my_images lr=1": "lr is unknown: did you mean optimizer.lr?",
+    "recipe=my_images identity=[cpc,simclr] identity.hidden=9": "identity.hidden is unknown: did you mean identity.",
+    "recipe=my_images data=pictures actions.solarize.views=[2]": "num_views=2 is too few for actions.solarize: ",
+    VIT: "encoder.model='vit_tiny_patch16_224': images of 64x64 pixels came, but it is built for 32x32: ",
     "recipe=my_images encodr=timm": "encodr is unknown: did you mean 'encoder'? There is: ",
     "recipe=my_images encoder=resnet18_smal": "encoder=resnet18_smal is unknown: did you mean 'resnet18_small'? There",
     "recipe=my_images identity=[cpc,simcr]": "identity=simcr is unknown: did you mean 'simclr'? There is: ",
@@ -54,8 +61,8 @@ def test_an_unknown_name_ends_in_one_sentence_alone_or_in_a_list(words, tmp_path
     (tmp_path / "my own" / "identity").mkdir(parents=True)
     (tmp_path / "my own" / "identity" / "ours.yaml").write_text("ours: {}\n")
     assert main(["recipe=my_images", *words, "--config-dir", str(tmp_path / "my own")]) == 2
-    there_is = "cpc, ours, simclr, time_insensitive."
-    assert capsys.readouterr().err == f"stec: error: identity=nothing is unknown: There is: {there_is}\n"
+    there_is = ", ".join(sorted({*CORE["identity"], "none", "ours"}))
+    assert capsys.readouterr().err == f"stec: error: identity=nothing is unknown: There is: {there_is}.\n"
 
 
 @pytest.mark.parametrize("line", SLIPS)

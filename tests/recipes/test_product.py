@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from toy_terms import SMALL
+from toy_terms import MULTI_CROP, SMALL
 
 from stec import build
 from stec.actions import sample_views
@@ -63,7 +63,7 @@ def third_party():
         patch.syspath_prepend(str(package))
         patch.setattr("stec.catalogue._installed", _with_toy(build.catalogue._installed()))
         # Fewer pairs than usual to fit the bins on: where their edges lie is not the point here.
-        patch.setattr("stec.manipulation.drawn._FIT_DRAWS", 500)
+        patch.setattr("stec.copies._FIT_DRAWS", 500)
         yield
     for name in [name for name in sys.modules if name.startswith("stec_toy")]:
         del sys.modules[name]
@@ -83,6 +83,8 @@ def refusal(modality: str, identity: str, manipulation: str) -> str | None:
         return "frame_offset reads the output context"
     if manipulation == "rotation" and modality != "image":
         return r"manipulation\.rotation.*quarter_turn"
+    if manipulation == "rotation" and identity in MULTI_CROP:
+        return rf"identity\.{identity} makes all views alike, but manipulation\.rotation keeps view 2 apart"
     if manipulation == "augself" and modality == "toy":
         return r"manipulation\.augself.*augself"
     return "the objective is empty" if identity == manipulation == "none" else None

@@ -9,9 +9,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
-from stec.cli import recipes, rows, train
+from stec.cli import composing, recipes, rows
+from stec.comparison import tables
 from stec.experiment import Experiment
-from stec.report import tables
 
 TABLES = {path.stem: tables.read(path) for path in sorted(rows.folder().glob("*.yaml"))}
 ALL = [(table, scale, row) for table in TABLES.values() for scale in table.scales for row in table.at(scale).values()]
@@ -20,7 +20,7 @@ ALL = [(table, scale, row) for table in TABLES.values() for scale in table.scale
 def names(words: tuple[str, ...]) -> tuple[str, ...]:
     """The chosen groups and the keys; not the values of keys, and not how long it lasts."""
     pairs = [(word, word.partition("=")[0]) for word in words]
-    return tuple(word if key in train._groups() else key for word, key in pairs if not key.startswith("training."))
+    return tuple(word if key in composing.groups() else key for word, key in pairs if not key.startswith("training."))
 
 
 # Rows of the same names stand for one another: it is names that go stale.
@@ -45,17 +45,19 @@ def chosen(*groups: str) -> DictConfig:
 )
 def test_a_row_composes_to_an_experiment_that_fits(table, scale, row):
     words = row.words[scale]
-    groups = [word for word in words if word.partition("=")[0] in train._groups()]
+    groups = [word for word in words if word.partition("=")[0] in composing.groups()]
     config = copy.deepcopy(chosen(*groups))
     for override in OverridesParser.create().parse_overrides([word for word in words if word not in groups]):
         OmegaConf.update(config, override.key_or_group, override.value(), force_add=False)
-    plain = train._plain(config)
+    plain = composing.plain(config)
     plain["hardware"] = {**plain["hardware"], "device": "cpu", "precision": "fp32"}  # wherever this is tested
     experiment = Experiment(plain)
     assert rows.data_of(plain) == plain["dataset"]["name"]
     assert experiment.training.epochs >= 1
     if table.metric == "eval/linear/top1":
         assert experiment.suite.linear is not None
+    elif table.metric == "eval/online/top1":
+        assert experiment.online_probe
     else:
         assert table.metric.split("/")[1] in experiment.suite.probes
 

@@ -1,9 +1,15 @@
 """Micro-batches: the whole batch's gradient, exact where an encoder treats samples alone, else named and measured."""
 
+import copy
+
 import pytest
 import torch
-from toy_run import Stream, complete, go, model
+from toy_run import Small, Stream, complete, go, model
 
+from stec.identity.byol import BYOL
+from stec.identity.moco import MoCo
+from stec.identity.relic import ReLIC
+from stec.identity.relicv2 import ReLICv2
 from stec.objective import STEC
 from stec.training import gradcache
 from stec.training.gradcache import GradCache, batch_norms, difference, join, micro_batches, still_statistics
@@ -46,6 +52,57 @@ def test_the_gradient_is_the_whole_batch_s(size, forward_views):
     for name, gradient in expected.items():
         assert torch.allclose(found[name], gradient, rtol=1e-9, atol=1e-12), name
     assert said == pytest.approx(told, rel=1e-6)
+
+
+OF_TEACHERS = {
+    "byol": lambda encoder: BYOL(encoder, hidden=16, out=8),
+    "moco": lambda encoder: MoCo(encoder, queue=32, hidden=16, out=8),
+    "moco symmetric": lambda encoder: MoCo(encoder, queue=64, hidden=16, out=8, symmetric=True),
+    "relic": lambda encoder: ReLIC(encoder, hidden=16, out=8),
+    "relicv2": lambda encoder: ReLICv2(encoder, hidden=16, out=8, predictor_hidden=16),
+}
+
+
+def taught(method: str, forward_views: str = "joint", **options) -> tuple[STEC, list[int]]:
+    """After its first step, in which the teacher falls behind; and the samples that its encoder is given at once."""
+    torch.manual_seed(0)
+    encoder = Small(**options)
+    stec = STEC(encoder, {"taught": (1.0, OF_TEACHERS[method](encoder))}, {}, {}, forward_views=forward_views).double()
+    stec.before_step(0, 10)
+    with torch.no_grad():
+        encoder.first.weight += 0.1 * torch.randn_like(encoder.first.weight)
+    stec.before_step(1, 10)
+    sizes: list[int] = []
+    stec.identity["taught"].teacher.encoder.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    return stec, sizes
+
+
+@pytest.mark.parametrize("forward_views", ["joint", "separate"])
+@pytest.mark.parametrize("method", OF_TEACHERS)
+def test_a_teacher_is_cut_too_and_the_gradient_stays(method, forward_views):
+    views = batch()
+    one, at_once = taught(method, forward_views)
+    two, in_parts = taught(method, forward_views)
+    expected, told = whole(one, views)
+    found, said = cached(two, views, 9)
+    assert expected.keys() == found.keys()
+    for name, gradient in expected.items():
+        assert torch.allclose(found[name], gradient, rtol=1e-9, atol=1e-12), name
+    assert said == pytest.approx(told, rel=1e-6)
+    each = {"joint": 2, "separate": 1}[forward_views] if method != "moco" else 1
+    calls = 1 if method == "moco" or forward_views == "joint" else 2
+    assert at_once == [24 * each] * calls
+    assert in_parts == [8 * each] * (3 * calls)
+
+
+def test_the_difference_is_also_that_of_the_teacher_s_statistics():
+    stec, sizes = taught("byol", batch_norm=True)
+    state = copy.deepcopy(stec.state_dict())
+    apart = difference(stec, batch(), CPU, 6)
+    assert sizes == [24, 12, 12]  # two micro-batches of 2 x 6: together, and each by itself
+    assert apart["loss"] > 0
+    assert all(torch.equal(t, state[name]) for name, t in stec.state_dict().items())
+    assert stec.identity["taught"].teacher.micro_batch is None
 
 
 def test_the_plain_gradients_of_parts_would_not_do():

@@ -32,6 +32,15 @@ def test_biases_and_norms_are_not_decayed(name):
     assert "identity.simclr.projector.4.bias" not in decayed | plain  # it does not learn
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_what_an_encoder_names_is_not_decayed(name, monkeypatch):
+    stec = model()
+    before, _ = grouped(OPTIMIZERS[name](stec, 256, lr=0.1), stec)
+    monkeypatch.setattr(stec.encoder, "undecayed", frozenset({"first.weight"}))
+    decayed, plain = grouped(OPTIMIZERS[name](stec, 256, lr=0.1), stec)
+    assert before - decayed == {"encoder.first.weight"} <= plain
+
+
 @pytest.mark.parametrize(("tc", "clip"), [(1e-3, False), (0.02, True)])
 def test_lars_is_the_formula_of_the_paper_s_code(tc, clip):
     """Local rate = tc |p| / (|g| + wd |p| + eps); (g + wd p) * local rate into the buffer; lr outside. Others: SGD.

@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from stec.actions import Compose
 from stec.bins import Bins
 from stec.errors import UsageError
 from stec.rng import make_keys
+from stec_vision.actions import AffineCrop
+from stec_vision.photometry import Solarize
 from stec_vision.quarter_turn import QuarterTurn
 
 EXTENT = torch.tensor([[8, 8]])
@@ -51,6 +54,28 @@ def test_relative_turns_obey_the_law_of_the_group_and_are_what_act_does():
     assert space.relative(a, b).valid.all()
     x = torch.rand(500, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     assert torch.equal(space.act(space.act(x, a, 0), e12, 1), space.act(x, b, 1))
+
+
+def test_from_a_pair_with_a_turned_view_only_the_turn_is_learnt():
+    """A crop tells its action as if nobody had been turned: a lens on the turned view would not see that."""
+    crop, turn = AffineCrop(size=8), QuarterTurn(first_view=0)
+    space = Compose({"crop": crop, "turn": turn})
+    a, b = draw(space, 400, 0), draw(space, 400, 1)
+    valid, still = space.relative(a, b).valid, (a[:, -1] == 0) & (b[:, -1] == 0)
+    assert 0 < still.sum() < 60
+    assert torch.equal(valid[:, :-1], still[:, None].expand(-1, 6))
+    assert valid[:, -1].all()
+    assert Compose({"turn": turn, "crop": crop}).relative(a.roll(1, 1), b.roll(1, 1)).valid[:, 0].all()
+    # What spoils a pair altogether spoils its turn, too.
+    solarised = Compose({**space.parts, "solarize": Solarize(p=1.0)})
+    assert not solarised.relative(draw(solarised, 9, 0), draw(solarised, 9, 1)).valid.any()
+
+
+@pytest.mark.parametrize(("first_view", "share"), [(2, 1.0), (1, 1 / 4)])
+def test_the_first_pair_is_learnt_from_as_far_as_it_is_not_turned(first_view, share):
+    space = Compose({"crop": AffineCrop(size=8), "turn": QuarterTurn(first_view=first_view)})
+    valid = space.relative(draw(space, 4000, 0), draw(space, 4000, 1)).valid
+    assert valid[:, 0].float().mean() == pytest.approx(share, abs=0.03 * (share < 1))
 
 
 def test_it_has_four_bins_of_equal_mass():

@@ -12,7 +12,7 @@ from stec.errors import UsageError
 from stec.rng import make_keys
 from stec.views import Batch, make_views
 from stec_vision.actions import AffineCrop
-from stec_vision.decode import Image, ImageCrop
+from stec_vision.decode import Image, ImageCrop, _no_alpha
 from stec_vision.photometry import ColorJitter, Grayscale
 from stec_vision.saliency import Background
 
@@ -115,7 +115,7 @@ def test_share_of_backgrounds_and_an_upright_thing():
     assert all(map(torch.equal, turned, upright))
 
 
-def test_refusals(caplog):
+def test_refusals():
     crop, part = AffineCrop(size=SIDE), Background()
     late = Compose({"crop": crop, "grayscale": Grayscale(), "background": part})
     for made, saliency in ((Compose({"crop": crop}), True), (space(), False), (late, True)):
@@ -124,5 +124,10 @@ def test_refusals(caplog):
     for options, sentence in (({"p": 2.0}, "background.p=2.0"), ({"fill": -0.1}, "actions.background.fill=-0.1")):
         with pytest.raises(UsageError, match=sentence):
             Background(**options)
-    Image(space())
-    assert "actions.background does nothing: decoder=image" in caplog.text
+
+
+def test_without_an_alpha_channel_it_is_said_once(caplog):
+    _no_alpha.cache_clear()
+    for _ in range(2):
+        Image(space())
+    assert caplog.text.count("actions.background does nothing: decoder=image") == 1

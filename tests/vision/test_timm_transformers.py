@@ -71,8 +71,42 @@ def test_views_of_two_sizes_are_encoded_if_it_is_told_so():
         large, small = encode(mini(dynamic_size=True), (pictures(), pictures(16)))
         assert large.pooled.shape == small.pooled.shape == (2, 48)
         torch.testing.assert_close(large.pooled, mini()(pictures()).pooled)
-        with pytest.raises(AssertionError):
-            mini()(pictures(16))
+
+
+@pytest.mark.parametrize(
+    ("options", "side", "sentence"),
+    [
+        (
+            {},
+            16,
+            r"images of 16x16 pixels came, but it is built for 32x32: set encoder.image_size .* encoder.dynamic_size",
+        ),
+        ({"dynamic_size": True}, 20, r"images of 20x20 pixels came, which patches of 8x8 do not divide: .*patch_size"),
+        ({"taps": ["block1"]}, 16, "encoder.model='vit_tiny_patch16_224': images of 16x16"),
+    ],
+)
+def test_images_of_another_size_are_refused_in_a_sentence(options, side, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        mini(**options)(pictures(side))
+
+
+def test_models_without_patches_of_one_size_take_any():
+    assert Timm(model="test_resnet").eval()(pictures(40)).pooled.shape[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (MINI, {"model.pos_embed", "model.cls_token"}),
+        ({"model": "test_vit2"}, {"model.pos_embed", "model.reg_token"}),
+        ({"model": "test_resnet"}, set()),
+    ],
+)
+def test_positions_and_class_tokens_are_not_decayed(options, names):
+    """Of those that timm names, the parameters that there are."""
+    encoder = Timm(**options)
+    assert encoder.undecayed == names
+    assert names <= dict(encoder.named_parameters()).keys()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from stec.report.ledger import Line
+from stec.comparison.ledger import Line
 
 NODE: dict[str, Any] = {
     "title": "A table",

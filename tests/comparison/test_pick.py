@@ -6,8 +6,8 @@ import math
 import pytest
 import yaml
 
+from stec.comparison.pick import KNN, NOISE, choose, differing, read
 from stec.errors import DataError, UsageError
-from stec.report.pick import KNN, NOISE, choose, differing, read
 
 BINNED = {"name": "binned", "weight": 1.0, "num_bins": 6}
 
@@ -55,7 +55,7 @@ def test_seeds_are_averaged_and_their_spread_counts_if_it_is_larger(tmp_path):
     scores = {1: (0.50, 0.56), 3: (0.48, 0.54)}
     runs = [make(tmp_path, s, weight, seed) for weight, both in scores.items() for seed, s in enumerate(both)]
     choice = choose(runs)
-    assert [line.num_seeds for line in choice.lines] == [2, 2]
+    assert [line.seeds for line in choice.lines] == [(0, 1), (0, 1)]
     assert [line.score for line in choice.lines] == pytest.approx([0.53, 0.51])
     # Two numbers 6 points apart: deviation 6 / sqrt(2), over sqrt(2) seeds.
     assert choice.noise == pytest.approx(0.03)
@@ -124,3 +124,31 @@ def test_what_is_not_finished_or_damaged_is_one_sentence(tmp_path):
     (run / "table.json").unlink()
     with pytest.raises(UsageError, match=r"run is no finished run: there is no table\.json in it"):
         read(run)
+
+
+def test_a_run_that_is_there_twice_is_refused(tmp_path):
+    one, other = make(tmp_path, 0.5, 1), make(tmp_path, 0.4, 3)
+    with pytest.raises(UsageError, match="is named twice"):
+        choose([one, other, one._replace(folder=tmp_path / "." / one.folder.name)])
+    again = make(tmp_path, 0.6, 1)
+    with pytest.raises(UsageError, match=r"are both runs of seed 0 at manipulation\.binned\.weight=1: one draw"):
+        choose([one, other, again])
+
+
+def test_runs_on_different_samples_are_refused(tmp_path):
+    one, other = make(tmp_path, 0.5, 1), make(tmp_path, 0.4, 3)
+    choose([one._replace(data="a"), other])  # not known of an older one
+    with pytest.raises(UsageError, match="learnt from different samples"):
+        choose([one._replace(data="a"), other._replace(data="b")])
+
+
+def test_of_many_keys_eight_are_named(tmp_path):
+    many = {"optimizer": {f"key{i}": i for i in range(12)}}
+    with pytest.raises(UsageError) as refused:
+        choose([make(tmp_path, 0.5, 1), make(tmp_path, 0.5, 3, **many)])
+    assert " and 7 more: runs are compared" in str(refused.value)
+
+
+def test_a_weight_that_is_the_default_is_no_weight_of_nought(tmp_path):
+    choice = choose([make(tmp_path, 0.5, 1), make(tmp_path, 0.5, 3)])
+    assert [line.weight for line in choice.lines] == [1, 3]

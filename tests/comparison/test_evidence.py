@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from stec.report import evidence
-from stec.report.evidence import Mean
+from stec.comparison import evidence
+from stec.comparison.evidence import Mean
 
 
 def drawn(seed: int, n: int, shift: float = 0.0) -> list[float]:
@@ -121,14 +121,48 @@ def test_the_first_pair_tells_most_and_a_large_effect_more_than_a_small_one():
 
 
 def test_verdicts():
-    assert evidence.verdict(None, 0.5, 0.42) == "cannot be seen with 0 seeds: would need 8"
-    assert evidence.verdict(evidence.mean([0.6]), 0.5, 0.42) == "cannot be seen with 1 seed: would need 8"
-    assert evidence.verdict(evidence.mean([0.9, 1.0, 1.1]), 0.5, 0.42) == "higher"
-    assert evidence.verdict(evidence.mean([-0.9, -1.0, -1.1]), 0.5, 0.42) == "lower"
+    def full(found, sought, assumed):
+        return evidence.verdict(found, (sought,), assumed).full
+
+    assert full(None, 0.5, 0.42) == "cannot be seen with 0 seeds: would need 8"
+    assert full(evidence.mean([0.6]), 0.5, 0.42) == "cannot be seen with 1 seed: would need 8"
+    assert full(evidence.mean([0.9, 1.0, 1.1]), 0.5, 0.42) == "higher"
+    assert full(evidence.mean([-0.9, -1.0, -1.1]), 0.5, 0.42) == "lower"
     few = evidence.mean([-0.4, 0.0, 0.4])
-    assert evidence.verdict(few, 0.4, 9.0) == f"cannot be seen with 3 seeds: would need {evidence.needed(0.4, 0.4)}"
-    assert evidence.verdict(few, 3.0, 9.0) == "not seen, though 3 would have been"
-    assert evidence.verdict(evidence.mean([-40.0, 40.0]), 0.001, 1.0).endswith("would need more than 10000")
+    assert full(few, 0.4, 9.0) == f"undecided: would need {evidence.needed(0.4, 0.4)}"
+    assert full(few, 3.0, 9.0) == "not seen: +3 is ruled out"
+    assert full(evidence.mean([-40.0, 40.0]), 0.001, 1.0).endswith("would need more than 10000")
+
+
+def test_verdicts_in_few_words():
+    assert evidence.verdict(None, (0.5,), 0.42).brief == "0 seeds, needs 8"
+    assert evidence.verdict(evidence.mean([-0.4, 0.0, 0.4]), (0.4,), 9.0).brief == "undecided, needs 10"
+    assert evidence.verdict(evidence.mean([-0.4, 0.0, 0.4]), (3.0,), 9.0).brief == "not seen"
+
+
+def test_a_difference_within_the_interval_is_not_ruled_out_however_great_the_power():
+    wide = Mean(5, 0.52, 0.59, 0.475)
+    assert evidence.power(1.0, wide.spread, 5) > 0.8
+    told = evidence.verdict(wide, (1.0,), 9.0).full
+    assert told.startswith("undecided: would need ")
+    seeds = int(told.split()[-1])
+    half = [float(stats.t.ppf(0.975, n - 1)) * wide.spread / math.sqrt(n) for n in (seeds - 1, seeds)]
+    assert half[0] >= 0.52 > half[1]  # so many leave out 0, or 1, whichever is farther from this mean
+    assert seeds > 5
+
+
+def test_the_sign_of_what_is_sought_counts_where_there_is_one():
+    found = Mean(4, -0.6, 0.7, 0.44)
+    assert evidence.verdict(found, (1.0,), None).full == "not seen: +1 is ruled out"
+    assert evidence.verdict(found, (-1.0,), None).brief.startswith("undecided")
+    assert evidence.verdict(found, (1.0, -1.0), None).brief.startswith("undecided")
+    assert evidence.verdict(found, (1.5, -1.5), None).full == "not seen: ±1.5 is ruled out"
+
+
+def test_where_nobody_says_what_would_matter_nothing_is_ruled_out():
+    assert evidence.verdict(None, (), None).full == "cannot be seen with 0 seeds"
+    assert evidence.verdict(Mean(4, 0.1, 0.7, 0.44), (), None).full == "undecided"
+    assert evidence.verdict(Mean(4, 0.8, 0.7, 0.44), (), None).full == "higher"
 
 
 def test_the_papers_own_spread_decides_its_claims_with_few_seeds():

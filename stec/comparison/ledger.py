@@ -1,37 +1,34 @@
 """The ledger of a table: one line of JSON for each finished run, only ever appended to, and kept in git.
 
-{"table", "row", "scale", "seed", "recipe", "hash", "version", "device", "hardware", "date", "seconds", "metrics"}
+{"table", "row", "scale", "seed", "recipe", "hash", "version", "commit", "device", "precision", "hardware", "date",
+"seconds", "data", "num_train", "metrics"}
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from stec import __version__
+from stec.comparison.essence import differing as differing
+from stec.comparison.essence import fingerprint as fingerprint
 from stec.errors import DataError, UsageError
 
-# What says nothing about what is meant to be learnt, or how it is measured: where, when and how fast; the seed, which
-# has a place of its own; and the rows that a run's table is compared with.
-_QUIET = ("log_every", "checkpoint_every", "eval_every", "keep", "stop_after")
-LEFT_OUT = (
-    *("seed", "name", "data", "run_dir", "resume", "hardware", "evaluation.baselines", "evaluation.raw_input"),
-    *(f"training.{key}" for key in _QUIET),
-)
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A finished run. seconds: wall-clock time of all its attempts; metrics: the "trained" row of its table."""
+    """A finished run. seconds: wall-clock time of all its attempts; data, num_train: fingerprint and number of the
+    samples learnt from; metrics: the "trained" row of its table. commit: of the sources; "" as precision, commit or
+    data: not known."""
 
     table: str
     row: str
@@ -45,34 +42,10 @@ class Line:
     date: str
     seconds: float
     metrics: dict[str, float]
-
-
-def essence(config: Mapping[str, Any]) -> dict[str, Any]:
-    """{"a.b": value} of all that makes two runs of different seeds runs of one recipe.
-
-    A null is left out: it means the same as a key that was not there yet. So is a file that a packer is told to read,
-    since a path is a matter of the machine.
-    """
-    return {
-        key: value
-        for key, value in _flat(config).items()
-        if value is not None
-        and not any(key == name or key.startswith(f"{name}.") for name in LEFT_OUT)
-        and not (key.startswith("dataset.packer.") and isinstance(value, str) and os.sep in value)
-    }
-
-
-def fingerprint(config: Mapping[str, Any]) -> str:
-    """sha256 of a composed configuration's essence, in hexadecimal."""
-    plain = {key: _number(value) for key, value in essence(config).items()}
-    text = json.dumps(plain, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def differing(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The keys in which two configurations differ, but for what may differ."""
-    one, two = essence(config), essence(other)
-    return sorted(key for key in one.keys() | two.keys() if one.get(key, "absent") != two.get(key, "absent"))
+    precision: str = ""
+    commit: str = ""
+    data: str = ""
+    num_train: int = 0
 
 
 def path_of(folder: Path, table: str) -> Path:
@@ -102,11 +75,11 @@ def read(path: Path) -> list[Line]:
     if not path.exists():
         return []
     found = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not text.strip():
+    for number, raw in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not raw.strip():
             continue
         try:
-            line = Line(**json.loads(text))
+            line = Line(**json.loads(raw.decode("utf-8")))
             if not isinstance(line.seed, int) or not isinstance(line.metrics, dict):
                 raise TypeError("seed or metrics have the wrong type")
         except (ValueError, TypeError) as error:
@@ -127,6 +100,26 @@ def counted(lines: list[Line], table: str, scale: str, row: str, today: str) -> 
     return {line.seed: line for line in lines if line.hash == today}, sum(line.hash != today for line in own)
 
 
+def lacking(line: Line, metric: str, lines: Iterable[Line]) -> str:
+    """Why a run cannot be entered: it has not what its table is about, or learnt from more or fewer samples than others
+    of its recipe; "" if it can. What is not known of the data is not held against it."""
+    if metric not in line.metrics:
+        return f"its table has no {metric}"
+    for other in lines:
+        if other.hash == line.hash and 0 not in (line.num_train, other.num_train) and other.num_train != line.num_train:
+            return (
+                f"it learnt from {line.num_train:,} samples, {other.row} seed {other.seed} of the same recipe from"
+                f" {other.num_train:,}"
+            )
+    return ""
+
+
+def other_data(lines: Iterable[Line]) -> bool:
+    """Did these runs learn from data of different fingerprints, as far as it is known? (Samples packed anew, or with
+    labels, have another.)"""
+    return len({line.data for line in lines if line.data}) > 1
+
+
 def config_of(run: Path) -> dict[str, Any]:
     """The configuration that a run directory keeps; UsageError if there is none."""
     try:
@@ -144,19 +137,18 @@ def finished(run: Path) -> bool:
 
 
 def entry(run: Path, table: str, row: str, scale: str, words: list[str], seconds: float | None = None) -> Line:
-    """The line of a finished run, from what its directory holds. seconds: None for the time from the first to the last
-    line of its log. UsageError if it is not finished."""
+    """The line of a finished run, from what its directory holds. seconds: None for what its log tells of all attempts.
+    UsageError if it is not finished."""
     config = config_of(run)
     if not finished(run):
         raise UsageError(f"{run}: this run is not finished (it has no table.json, or no file `finished`).")
     try:
-        metrics = json.loads((run / "table.json").read_text(encoding="utf-8"))["rows"]["trained"]
+        told = json.loads((run / "table.json").read_text(encoding="utf-8"))
+        metrics, data = told["rows"]["trained"], told.get("data", {})
         log = (run / "train.log").read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{run}: its table.json or train.log cannot be read ({error}).") from error
-    stamps = [datetime.strptime(found, _STAMP) for found in re.findall(r"^(\d{4}-\d\d-\d\dT[\d:]{8}Z) ", log, re.M)]
-    if not stamps:
-        raise DataError(f"{run}: its train.log tells no time.")
+    last, spent = _times(log, run)
     machines = re.findall(r" machine: (.+)", log)
     hardware = machines[-1] if machines else "unknown"
     return Line(
@@ -167,20 +159,36 @@ def entry(run: Path, table: str, row: str, scale: str, words: list[str], seconds
         recipe=words,
         hash=fingerprint(config),
         version=__version__,
+        commit=str(told.get("commit", "")),
+        precision=hardware.removeprefix(machine(hardware)).removeprefix(", ").partition(",")[0],
+        data=str(data.get("fingerprint", "")),
+        num_train=int(data.get("num_train", 0)),
         device=hardware.partition(" ")[0],
         hardware=hardware,
-        date=f"{stamps[-1]:{_STAMP}}",
-        seconds=round((stamps[-1] - stamps[0]).total_seconds() if seconds is None else seconds, 1),
+        date=f"{last:{_STAMP}}",
+        seconds=round(spent if seconds is None else seconds, 1),
         metrics={str(key): float(value) for key, value in metrics.items()},
     )
 
 
-def _number(value: Any) -> Any:
-    """1 and 1.0 are one number, though two texts."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def machine(hardware: str) -> str:
+    """The device and its name, such as "cpu (2 cores)", of what a run says of its machine."""
+    return hardware.partition(")")[0] + ")" * (")" in hardware)
 
 
-def _flat(node: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(node, Mapping):
-        return {prefix: node}
-    return {k: v for key, value in node.items() for k, v in _flat(value, f"{prefix}.{key}".lstrip(".")).items()}
+# The lines that an attempt begins with: what was before them, nobody waited for.
+_FIRST = re.compile(r"changed on resume|packing |data: |.*this run is finished")
+
+
+def _times(log: str, run: Path) -> tuple[datetime, float]:
+    """When a log ends, and how many seconds all attempts took: from the first line of each to its last."""
+    lines = re.findall(r"^(\d{4}-\d\d-\d\dT[\d:]{8}Z) \w+ (.*)", log, re.M)
+    if not lines:
+        raise DataError(f"{run}: its train.log tells no time.")
+    spent, before, first = timedelta(), datetime.strptime(lines[0][0], _STAMP), True
+    for stamp, text in lines:
+        now, opens = datetime.strptime(stamp, _STAMP), _FIRST.match(text) is not None
+        if first or not opens:
+            spent += now - before
+        before, first = now, opens
+    return before, spent.total_seconds()

@@ -9,8 +9,8 @@ an hour. A run that several contrasts share is paid for once. Runs that no contr
 from collections.abc import Mapping, Sequence, Set
 from typing import NamedTuple
 
-from stec.report.evidence import gain
-from stec.report.tables import Table
+from stec.comparison.evidence import gain
+from stec.comparison.tables import Table
 
 
 class Planned(NamedTuple):
@@ -30,10 +30,20 @@ def order(
     seeds: int,
     hours: Mapping[str, float],
     spread: float | None,
+    spent: Mapping[tuple[str, int], float] | None = None,
 ) -> list[Planned]:
-    """All runs (row, seed) with seeds below `seeds` that are neither done nor barred, the best first. hours: {row: of a
-    run}; spread: standard deviation of a pair's difference at this scale, in points; None: what the table assumes."""
+    """All runs (row, seed) with seeds below `seeds` that are neither done nor barred, the best first.
+
+    hours: {row: of a run}; spread: standard deviation of a pair's difference at this scale, in points; None: what the
+    table assumes; spent: {run: hours} of runs that were begun and stopped, which go on where they were.
+    """
     contrasts, got, plan = table.contrasts(scale), set(done), []
+
+    def left(run: tuple[str, int]) -> float:
+        whole = hours[run[0]]
+        # Some of what was spent since its last checkpoint is lost, and a guess may be too small.
+        return max(whole - (spent or {}).get(run, 0.0), whole / 10)
+
     while True:
         best: tuple[bool, float, list[tuple[str, int]]] | None = None
         for row, other in contrasts:
@@ -44,24 +54,24 @@ def order(
                 if not missing or not barred.isdisjoint(missing):
                     continue
                 worth = gain(table.sought(row), spread or table.assumed(row), n)
-                rate = worth / sum(hours[name] for name, _ in missing)
+                rate = worth / sum(map(left, missing))
                 if best is None or (n == 0, rate) > best[:2]:
                     best = (n == 0, rate, missing)
         if best is None:
             break
-        plan += [Planned(name, seed, hours[name], best[1]) for name, seed in best[2]]
+        plan += [Planned(*run, left(run), best[1]) for run in best[2]]
         got.update(best[2])
     rest = [(name, seed) for seed in range(seeds) for name in table.at(scale)]
-    return plan + [Planned(name, seed, hours[name], 0.0) for name, seed in rest if (name, seed) not in got | barred]
+    return plan + [Planned(*run, left(run), 0.0) for run in rest if run not in got | barred]
 
 
 def estimated(table: Table, scale: str, seconds: Mapping[str, list[float]]) -> dict[str, float]:
-    """{row: hours of a run at this scale}: the mean of its own runs; else of the table's; else the table's guess.
-    seconds: {row: of its runs at this scale}."""
-    every = [each for found in seconds.values() for each in found]
-    usual = _hours(every) if every else table.scales[scale].hours
-    own = {name: _hours(found) for name, found in seconds.items() if found}
-    return {name: own.get(name, usual) for name in table.at(scale)}
+    """{row: hours of a run at this scale}: the mean of its own runs; else its guess, times the hours of the rows that
+    have run over the guesses for them. seconds: {row: of its runs at this scale}."""
+    rows = table.at(scale)
+    own = {name: _hours(found) for name, found in seconds.items() if found and name in rows}
+    slower = sum(own.values()) / sum(rows[name].hours[scale] for name in own) if own else 1.0
+    return {name: own.get(name, slower * row.hours[scale]) for name, row in rows.items()}
 
 
 def _hours(seconds: Sequence[float]) -> float:

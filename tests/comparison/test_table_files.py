@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import yaml
-from report.toy_table import NODE
+from comparison.toy_table import NODE
 
 from stec.cli.rows import folder
+from stec.comparison import tables
 from stec.errors import UsageError
-from stec.report import tables
 
 
 def parsed(**changes: Any) -> tables.Table:
@@ -51,6 +51,23 @@ def test_what_is_looked_for_is_the_papers_difference_or_the_tables():
     assert (parsed().sought(none), parsed().assumed(none)) == (0.5, 0.4)
 
 
+def test_hours_are_the_rows_own_or_those_of_the_scale():
+    table = parsed(rows=changed(1, hours={"paper": 33}))
+    assert table.rows["more"].hours == {"paper": 33.0, "small": 0.1}
+    assert table.rows["last"].hours == {"small": 0.1}
+
+
+def test_so_many_epochs_more_are_guessed_to_take_so_much_longer():
+    """Of the larger scales: the hours are those of the middle one times the epochs."""
+    epochs = {"r50": 80, "stl10_r18": 40, "stl10_r50": 15}
+    for row in tables.read(folder() / "table1.yaml").rows.values():
+        few = next((n for key, n in epochs.items() if row.id.startswith(key) or f"_{key}_" in row.id), 200)
+        few = 15 if row.id.startswith("stl10_r50") else few
+        assert row.hours["paper"] == pytest.approx(row.hours["gpu30"] * 1000 / few, rel=0.02)
+    for name, row in tables.read(folder() / "table2.yaml").rows.items():
+        assert row.hours["paper"] == (12.5 if name.endswith("1000") else 2.5)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -68,6 +85,20 @@ def test_what_is_looked_for_is_the_papers_difference_or_the_tables():
         ({"scales": {}}, "scales must be"),
         ({"effect": 0}, "effect=0 must be a number above 0"),
         ({"titel": "x"}, "titel is unknown"),
+        ({"rows": 3}, "rows must be a list of rows, one or more"),
+        ({"rows": None}, "rows must be a list of rows, one or more"),
+        ({"rows": changed(1, overrides=3)}, "rows[1].overrides: 3 must be a list of words"),
+        ({"rows": changed(1, scales=3)}, "rows[1].scales=3 must be a list of scales"),
+        ({"rows": changed(1, scales=[["small"]])}, "scale ['small'] is not one of the table's"),
+        ({"rows": changed(3, scales={"small": 3})}, "rows[3].scales.small: 3 must be a list of words"),
+        ({"rows": changed(1, against=["c"])}, "rows[1].against=['c'] must be the id of another row"),
+        ({"rows": changed(1, paper={"mean": "x"})}, "rows[1].paper.mean='x' must be a number"),
+        ({"rows": changed(1, hours={"paper": 0})}, "rows[1].hours.paper=0 must be a number above 0"),
+        ({"rows": changed(2, hours={"small": 1})}, "rows[2].hours: 'small' is none of this row's scales: paper"),
+        ({"rows": changed(1, hours=3)}, "rows[1].hours: 3 is none"),
+        ({"scales": {"small": {"hours": 1, "gpus": 0}}}, "scales.small.gpus=0 must be a whole number"),
+        ({"scales": {"small": {"hours": "1"}}}, "scales.small.hours='1' must be a number above 0"),
+        ({"needs": ["phones"]}, "needs=['phones'] must be a list of keys such as dataset.packer.labels"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_told(changes, words):
@@ -94,7 +125,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
 def test_there_is_a_table_for_each_of_the_papers_and_of_our_questions():
     assert set(tables.listing(folder())) == {
         *("table1", "table2", "table3", "fig3a", "fig3b", "audio"),
-        *("controls", "collapse", "noncontrastive", "taps", "photometric", "bins"),
+        *("controls", "collapse", "noncontrastive", "taps", "photometric", "bins", "baselines"),
     }
 
 
@@ -151,4 +182,5 @@ def test_a_table_opens_with_what_it_is_and_every_row_is_good_for_something(path)
         row.paper or row.against or row.id in compared or row.id == "manipulation" for row in table.rows.values()
     )
     assert all(row.words for row in table.rows.values())
-    assert list(yaml.safe_load(path.read_text())) == ["title", "source", "metric", "effect", "spread", "scales", "rows"]
+    keys = [key for key in yaml.safe_load(path.read_text()) if key != "needs"]
+    assert keys == ["title", "source", "metric", "effect", "spread", "scales", "rows"]

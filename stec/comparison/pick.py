@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from stec.comparison.essence import essence
 from stec.errors import DataError, UsageError
 from stec.report.curves import read_curves
 from stec.report.dynamics import at_the_end
@@ -18,8 +19,8 @@ KNN, LINEAR, BITS = "eval/knn/top1", "eval/linear/top1", "eval/action_bits/"
 NOISE = 0.005
 """Taken for the standard error of a share if the number of test samples is not known."""
 _SHARE = "train/grad_share_manip"
-# What may differ between runs that are compared: where they are, the draw, the machine, and what stands beside them.
-_FREE = re.compile(r"(name|seed|run_dir|resume|hardware\..*|evaluation\.(raw_input|baselines\..*))")
+# More keys than these tell nobody in what two runs differ.
+_MOST = 8
 _WEIGHT = re.compile(r"(identity|manipulation)\.(\w+\.)?weight")
 
 HOW = (
@@ -29,22 +30,25 @@ HOW = (
 
 
 class Short(NamedTuple):
-    """A finished run: its configuration {dotted key: value}, the trained row of its table, the gradient's share at its
-    end (None if there are not two kinds of terms), and the number of samples tested on, if it is known."""
+    """A finished run: its seed, what makes its recipe and all weights {dotted key: value}, the trained row of its
+    table, the gradient's share at its end (None if there are not two kinds of terms), the number of samples tested on,
+    and the fingerprint of those learnt from; None and "": not known."""
 
     folder: Path
+    seed: Any
     config: Mapping[str, Any]
     row: Mapping[str, float]
     grad_share: float | None
     num_test: int | None
+    data: str = ""
 
 
 class Line(NamedTuple):
-    """One weight, over its seeds: {metric: mean}, the metric that decides and its standard error over seeds (NaN with
-    one), the mean bits of the components and the gradient's share (NaN if there is none)."""
+    """One weight, over its seeds, sorted: {metric: mean}, the metric that decides and its standard error over seeds
+    (NaN with one), the mean bits of the components and the gradient's share (NaN if there is none)."""
 
     weight: float
-    num_seeds: int
+    seeds: tuple[Any, ...]
     row: Mapping[str, float]
     score: float
     deviation: float
@@ -74,21 +78,23 @@ def read(folder: Path) -> Short:
         table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
         row = {str(name): float(value) for name, value in table["rows"]["trained"].items()}
         num = None if table.get("num_test") is None else int(table["num_test"])
+        data = str((table.get("data") or {}).get("fingerprint", ""))
     except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
         raise DataError(f"{folder}: config.yaml or table.json is damaged ({type(error).__name__}).") from error
     if not isinstance(config, dict):
         raise DataError(f"{folder}/config.yaml is not the configuration of a run.")
     share = read_curves(folder / "metrics.jsonl").get(_SHARE)
-    return Short(folder, dict(_flat(config)), row, None if share is None else at_the_end(share), num)
+    told = {**essence(config), **dict(_weights(config))}
+    end = None if share is None else at_the_end(share)
+    return Short(folder, config.get("seed"), told, row, end, num, data)
 
 
-def _flat(node: Mapping[str, Any], start: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys; lists are values."""
-    for key, value in node.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{start}{key}.")
-        elif not isinstance(value, Mapping):
-            yield f"{start}{key}", value
+def _weights(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The weights of all terms, also those that are what they are if nobody says anything."""
+    for group in ("identity", "manipulation"):
+        for name, term in (config.get(group) or {}).items():
+            if isinstance(term, Mapping) and "weight" in term:
+                yield f"{group}.{name}.weight", term["weight"]
 
 
 def differing(runs: Sequence[Short]) -> str:
@@ -96,7 +102,7 @@ def differing(runs: Sequence[Short]) -> str:
 
     A run without the term altogether (manipulation=none) is one of weight 0.
     """
-    keys = sorted({key for run in runs for key in run.config if not _FREE.fullmatch(key)})
+    keys = sorted({key for run in runs for key in run.config})
     different = [key for key in keys if len({_same(run.config.get(key)) for run in runs}) > 1]
     weights = [key for key in different if _WEIGHT.fullmatch(key)]
     if len(weights) == 1:
@@ -108,9 +114,10 @@ def differing(runs: Sequence[Short]) -> str:
     if not different:
         raise UsageError("these runs differ in no key but their seed: runs with different weights are compared.")
     if len(weights) != 1 or len(different) > 1:
+        more = f" and {len(different) - _MOST} more" if len(different) > _MOST else ""
         raise UsageError(
-            f"these runs differ in {', '.join(different)}: runs are compared that differ in one weight (such as"
-            " manipulation.binned.weight) and in their seeds alone."
+            f"these runs differ in {', '.join(different[:_MOST])}{more}: runs are compared that differ in one weight"
+            " (such as manipulation.binned.weight) and in their seeds alone."
         )
     return weights[0]
 
@@ -129,6 +136,7 @@ def choose(runs: Sequence[Short], metric: str = KNN, noise: float | None = None)
             f"one run shows no choice: at least two that differ in a weight are needed. To make some: {HOW}"
         )
     key = differing(runs)
+    _apart(runs, key)
     shares = sorted({name for run in runs for name in run.row if name.endswith(("/top1", "/acc"))})
     for run in runs:
         if metric not in run.row or metric not in shares:
@@ -142,6 +150,23 @@ def choose(runs: Sequence[Short], metric: str = KNN, noise: float | None = None)
         words = "as --noise says"
     taken = max((line for line in lines if line.score >= best.score - noise), key=lambda line: line.weight)
     return Choice(key, lines, taken, best, noise, words)
+
+
+def _apart(runs: Sequence[Short], key: str) -> None:
+    """UsageError if a run is there twice, or if runs learnt from different samples."""
+    met: dict[Any, Path] = {}
+    for run in runs:
+        folder, draw = run.folder.absolute(), (_same(run.config.get(key, 0.0)), _same(run.seed))
+        if folder in met:
+            raise UsageError(f"{run.folder} is named twice: a run counts once.")
+        if draw in met:
+            raise UsageError(
+                f"{met[draw]} and {run.folder} are both runs of seed {run.seed} at {key}={run.config.get(key, 0.0)}:"
+                " one draw counts once."
+            )
+        met |= {folder: run.folder, draw: run.folder}
+    if len({run.data for run in runs if run.data}) > 1:
+        raise UsageError("these runs learnt from different samples: the fingerprints of their data differ.")
 
 
 def _by_weight(runs: Sequence[Short], key: str) -> dict[float, list[Short]]:
@@ -162,7 +187,8 @@ def _line(weight: float, runs: Sequence[Short], metric: str) -> Line:
     bits = [value for name, value in row.items() if name.startswith(BITS)]
     shares = [run.grad_share for run in runs if run.grad_share is not None]
     mean_bits, share = (float(np.mean(found)) if found else math.nan for found in (bits, shares))
-    return Line(weight, len(runs), row, row[metric], deviation, mean_bits, share)
+    seeds = tuple(sorted((run.seed for run in runs), key=str))
+    return Line(weight, seeds, row, row[metric], deviation, mean_bits, share)
 
 
 def _noise(runs: Sequence[Short], lines: Sequence[Line], best: Line) -> tuple[float, str]:

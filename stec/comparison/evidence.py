@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from scipy import optimize, stats
 
 LEVEL = 0.05
@@ -101,17 +102,51 @@ def gain(effect: float, spread: float, n: int) -> float:
     return (r / (r + n) if n else 1.0) - r / (r + n + 1)
 
 
-def verdict(found: Mean | None, sought: float, assumed: float) -> str:
-    """In words: is there a difference, and if none is seen, could one of the size `sought` have been? assumed: the
-    spread to reckon with as long as the pairs have none of their own."""
+class Verdict(NamedTuple):
+    """In words: is there a difference? brief: the same in few of them, for a narrow table."""
+
+    full: str
+    brief: str
+
+
+def verdict(found: Mean | None, sought: Sequence[float], assumed: float | None) -> Verdict:
+    """Whether the interval leaves out 0; if it does not, whether it leaves out all that is sought.
+
+    sought: the difference looked for, with its sign, or two of the same size where either sign would do; empty if
+    nobody says how large one would matter. assumed: the spread to reckon with as long as the pairs have none of their
+    own; None if nobody knows it.
+    """
     n = 0 if found is None else found.n
-    spread = assumed if found is None or found.spread is None else found.spread
-    seeds = needed(sought, spread)
-    would = f"would need {seeds}" if seeds is not None else f"would need more than {MOST}"
+    seeds = f"{n} seed{'s' * (n != 1)}"
     if found is None or found.half is None:
-        return f"cannot be seen with {n} seed{'s' * (n != 1)}: {would}"
+        more = _count(needed(sought[0], assumed)) if sought and assumed else ""
+        return Verdict(
+            f"cannot be seen with {seeds}" + f": would need {more}" * bool(more),
+            seeds + f", needs {more}" * bool(more),
+        )
     if found.differs:
-        return "higher" if found.mean > 0 else "lower"
-    if power(sought, spread, n) >= POWER:
-        return f"not seen, though {sought:.2g} would have been"
-    return f"cannot be seen with {n} seeds: {would}"
+        return Verdict(*("higher",) * 2) if found.mean > 0 else Verdict(*("lower",) * 2)
+    if sought and all(abs(each - found.mean) > found.half for each in sought):
+        size = f"{sought[0]:+.2g}" if len(sought) == 1 else f"±{abs(sought[0]):.2g}"
+        return Verdict(f"not seen: {size} is ruled out", "not seen")
+    if not sought:
+        return Verdict("undecided", "undecided")
+    more = _count(_deciding(found, sought))
+    return Verdict(f"undecided: would need {more}", f"undecided, needs {more}")
+
+
+def _deciding(found: Mean, sought: Sequence[float]) -> int | None:
+    """How many pairs, more than there are: those that decide 4 times in 5 (0 or the difference sought: either is ruled
+    out as often if the other is true); if there are so many already, those that do if the mean stays what it is."""
+    assert found.spread is not None
+    usual = needed(sought[0], found.spread)
+    if usual is None or usual > found.n:
+        return usual
+    gap = max(abs(found.mean), min(abs(each - found.mean) for each in sought))
+    n = np.arange(found.n + 1, MOST + 1)
+    enough = n[stats.t.ppf(1 - LEVEL / 2, n - 1) * found.spread / np.sqrt(n) < gap]
+    return int(enough[0]) if len(enough) else None
+
+
+def _count(seeds: int | None) -> str:
+    return f"more than {MOST}" if seeds is None else str(seeds)

@@ -1,15 +1,16 @@
 """Lines of a ledger: what is kept of a run, what two runs must share to be of one recipe, and damage."""
 
 import hashlib
+import json
 import multiprocessing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report.toy_table import CONFIG, line, made
+from comparison.toy_table import CONFIG, line, made
 
+from stec.comparison import ledger
 from stec.errors import DataError, UsageError
-from stec.report import ledger
 
 
 def with_(**changes: Any) -> dict[str, Any]:
@@ -20,7 +21,7 @@ def with_(**changes: Any) -> dict[str, Any]:
     "other",
     [
         with_(seed=4, name="other", data="there", run_dir="elsewhere", resume="never"),
-        with_(hardware={"device": "cuda:0", "compile": True}),
+        with_(hardware={"device": "cuda:0", "compile": True, "precision": "bf16", "micro_batch": None}),
         with_(training={**CONFIG["training"], "log_every": 1, "checkpoint_every": 1, "keep": 9, "stop_after": 3}),
         with_(evaluation={**CONFIG["evaluation"], "baselines": {"a": "runs/b"}, "raw_input": False}),
         with_(dataset={"name": "d", "packer": {"name": "p", "labels": "some/file.txt", "subset": None}}),
@@ -39,7 +40,9 @@ def test_what_changes_nothing_that_is_learnt_leaves_the_hash(other):
         (with_(batch_size=16), "batch_size"),
         (with_(training={**CONFIG["training"], "epochs": 3}), "training.epochs"),
         (with_(dataset={"name": "d", "packer": {"name": "p", "subset": 10}}), "dataset.packer.subset"),
-        (with_(manipulation={"binned": {"weight": 1.0}}), "manipulation.binned.weight"),
+        (with_(manipulation={"binned": {"weight": 1.0}}), "manipulation.binned.name"),
+        (with_(hardware={"device": "cpu", "micro_batch": 4}), "hardware.micro_batch"),
+        (with_(evaluation={**CONFIG["evaluation"], "action": None}), "evaluation.action"),
         (with_(identity={"simclr": {"name": "simclr", "weight": True}}), "identity.simclr.weight"),
         (with_(evaluation={**CONFIG["evaluation"], "train_samples": 11}), "evaluation.train_samples"),
     ],
@@ -62,6 +65,43 @@ def test_an_entry_is_the_run(tmp_path):
     assert (found.seconds, found.date) == (90.0, "2026-11-24T21:37:13Z")
     assert (found.device, found.hardware) == ("cpu", "cpu (2 cores), fp32, 0 loading processes")
     assert ledger.entry(run, "t", "a", "small", [], 12.34).seconds == 12.3
+
+
+def test_an_entry_tells_what_was_learnt_from_and_by_which_sources(tmp_path):
+    run = made(tmp_path / "run")
+    told = json.loads((run / "table.json").read_text())
+    told |= {"data": {"fingerprint": "abc", "num_train": 600}, "commit": "0123"}
+    assert (ledger.entry(run, "t", "a", "small", []).data, ledger.entry(run, "t", "a", "small", []).commit) == ("", "")
+    (run / "table.json").write_text(json.dumps(told))
+    found = ledger.entry(run, "t", "a", "small", [])
+    assert (found.data, found.num_train, found.commit, found.precision) == ("abc", 600, "0123", "fp32")
+
+
+def test_the_pause_between_two_attempts_took_no_time(tmp_path):
+    run = made(tmp_path / "run")
+    text = (run / "train.log").read_text()
+    later = text.replace("2026-11-24T21", "2026-11-24T23").replace(
+        "INFO data", "INFO changed on resume: x\n{}INFO data"
+    )
+    (run / "train.log").write_text(text + later.format("2026-11-24T23:35:43Z "))
+    assert ledger.entry(run, "t", "a", "small", []).seconds == 180.0
+
+
+def test_a_run_without_the_tables_metric_or_of_other_samples_is_none():
+    old = [line("a", 0, num_train=10_000, data="x"), line("a", 1)]
+    assert ledger.lacking(line("a", 2), "m", old) == "its table has no m"
+    has = {"metrics": {"m": 0.5}}
+    assert "from 600 samples, a seed 0 of the same recipe from 10,000" in ledger.lacking(
+        line("a", 2, num_train=600, **has), "m", old
+    )
+    for fine in (
+        line("a", 2, num_train=10_000, data="y", **has),
+        line("a", 2, **has),
+        line("a", 2, "o", num_train=6, **has),
+    ):
+        assert ledger.lacking(fine, "m", old) == ""
+    assert not ledger.other_data(old)
+    assert ledger.other_data([*old, line("a", 2, data="y")])
 
 
 def test_a_run_that_is_not_finished_is_refused(tmp_path):
@@ -121,6 +161,12 @@ def test_a_damaged_line_is_named(tmp_path, text):
     path.write_text(path.read_text() + "\n" + text + "\n")
     with pytest.raises(DataError, match=r"t\.jsonl, line 3"):
         ledger.read(path)
+
+
+def test_a_ledger_that_is_no_text_is_named(tmp_path):
+    (tmp_path / "t.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(DataError, match=r"t\.jsonl, line 1"):
+        ledger.read(tmp_path / "t.jsonl")
 
 
 def test_only_todays_recipe_counts_and_the_newest_line_of_a_seed():

@@ -18,6 +18,7 @@ from stec.rng import make_keys
 from stec.views import Views
 
 DIRECTIONS: dict[str, tuple[tuple[int, int], ...]] = {"forward": ((0, 1),), "both": ((0, 1), (1, 0))}
+YOKED = "; YOKED control: copies of other pairs"
 
 # The fit draws its own actions, named by this seed: the same space and extents give the same numbers in any run.
 _FIT_SEED = 20221015
@@ -53,6 +54,12 @@ def level(component: Component, values: Tensor) -> Tensor:
 def level_shares(component: Component, values: Tensor, valid: Tensor) -> Tensor:
     """[L]: how often each level of a discrete component occurs among the valid ones of draws [N]."""
     return level(component, values[valid]).bincount(minlength=len(component.levels)).double() / valid.sum()
+
+
+def told(copy: Tensor, yoked: bool) -> Tensor:
+    """The values or validity [B, ...] of the copies that the pairs of a batch are told: their own, or, in the yoked
+    control, those of their neighbours."""
+    return copy.roll(1, dims=0) if yoked else copy
 
 
 class OfCopies(Term):
@@ -102,8 +109,8 @@ class OfCopies(Term):
     def given(self, views: Views) -> Relative:
         """The copies [P * B, C] of the live components, one of P directions after the other; invalid values are 0."""
         copies = [views.copies[pair] for pair in self.pairs]
-        values = torch.cat([self._told(c.values) for c in copies]).index_select(1, self.columns)
-        valid = torch.cat([self._told(c.valid) for c in copies]).index_select(1, self.columns)
+        values = torch.cat([told(c.values, self.yoked) for c in copies]).index_select(1, self.columns)
+        valid = torch.cat([told(c.valid, self.yoked) for c in copies]).index_select(1, self.columns)
         # An invalid copy may hold anything, NaN too.
         return Relative(torch.where(valid, values, torch.zeros_like(values)), valid)
 
@@ -118,10 +125,7 @@ class OfCopies(Term):
     def asides(self) -> str:
         """What `describe` adds of components left out, and of the control."""
         dropped = f"; constant, so dropped: {', '.join(self.dropped)}" if self.dropped else ""
-        return dropped + ("; YOKED control: copies of other pairs" if self.yoked else "")
-
-    def _told(self, copy: Tensor) -> Tensor:
-        return copy.roll(1, dims=0) if self.yoked else copy
+        return dropped + (YOKED if self.yoked else "")
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
         """Fitted numbers are taken from the state; that the same components are live is a condition, told by name."""
@@ -132,8 +136,3 @@ class OfCopies(Term):
                 f"but here they would be {self.live.int().tolist()}: build it with the actions it was trained on."
             )
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-def float_of(t: Tensor) -> Tensor:
-    """As float32, unless it is float64: losses are computed so whatever the precision of the networks."""
-    return t if t.dtype == torch.float64 else t.float()
