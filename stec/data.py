@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from stec import __version__
+from stec.decoder import Decoder
 from stec.errors import DataError, UsageError
-from stec.samples import Decoder, extent
+from stec.samples import extent
 from stec.shards.reader import Shards, find_split
 from stec.shards.writer import pack
 
@@ -118,7 +119,8 @@ def extents(shards: Shards, decoder: Decoder) -> list[list[int]]:
 def _packed(name: str, source: str, packer: Callable[[str], Any], identity: dict[str, Any]) -> Path:
     """The cached shards of a source, packed now if they are not there; processes wait for one another."""
     place = os.path.realpath(source) if source else ""
-    facts = json.dumps([__version__, identity, place, _listing(source)], sort_keys=True)
+    told = {key: value for key, value in identity.items() if value is not None}  # a new option unset changes nothing
+    facts = json.dumps([__version__, told, place, _listing(source)], sort_keys=True)
     root = cache() / f"{identity['name']}-{hashlib.sha256(facts.encode()).hexdigest()[:12]}"
     with _locked(root.with_name(root.name + ".lock")):
         if not root.is_dir():

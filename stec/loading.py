@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from stec.actions import ActionSpace
+from stec.decoder import Decoder
 from stec.errors import DataError, StecError, UsageError
-from stec.samples import Damaged, Decoder, Source, Tally, example, make_batch, read_whole
+from stec.samples import Damaged, Source, Tally, example, make_batch, read_whole
 from stec.shards.order import epoch_order
 from stec.steps import Steps
 from stec.views import Batch

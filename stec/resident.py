@@ -13,9 +13,10 @@ from torch import Tensor
 
 from stec.actions import ActionSpace, sample_views
 from stec.cores import cores
+from stec.decoder import Decoder
 from stec.errors import DataError, UsageError
 from stec.rng import make_keys
-from stec.samples import TRIES, Decoder, Source, Tally, differing, read_whole, substitute
+from stec.samples import TRIES, Source, Tally, differing, read_whole, substitute
 from stec.steps import Steps
 from stec.views import Batch
 
@@ -74,7 +75,7 @@ class Resident:
         numbers = torch.tensor([self._standing_in(epoch, int(number)) for number in part])
         keys = make_keys(self._seed, epoch, numbers)
         actions = sample_views(self._space, keys, self._extents[numbers], self._num_views)
-        x = self.x[numbers.to(self.x.device)]
+        x = self.x[numbers.to(self.x.device, non_blocking=True)]
         return Batch((x,), actions, keys, self.groups[numbers], self.labels[numbers])
 
     def _standing_in(self, epoch: int, sample: int) -> int:

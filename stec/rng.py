@@ -17,6 +17,8 @@ Array = TypeVar("Array", Tensor, np.ndarray)
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
+# So many numbers are drawn at a time: what is in between fits into a processor's cache.
+_AT_ONCE = 2**16
 
 
 def philox(counter: tuple[Array, Array, Array, Array], key: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
@@ -60,7 +62,10 @@ def uniform(keys: Array, view: int, stream: str, num: int) -> Array:
 
 def permutation(n: int, seed: int, epoch: int, stream: str) -> np.ndarray:
     """A permutation of range(n), int64, a pure function of its arguments (ties of 64-bit draws go by position)."""
-    numbers = np.arange(n, dtype=np.int64)
-    keys = np.stack([np.full(n, seed), np.full(n, epoch), numbers], axis=-1).astype(np.int64)
-    high, low = bits(keys, 0, stream, 2).T
-    return np.lexsort((low, high)).astype(np.int64)
+    drawn = np.empty(n, np.uint64)
+    for first in range(0, n, _AT_ONCE):
+        numbers = np.arange(first, min(first + _AT_ONCE, n), dtype=np.int64)
+        keys = np.stack([np.full_like(numbers, seed), np.full_like(numbers, epoch), numbers], axis=-1)
+        high, low = bits(keys, 0, stream, 2).astype(np.uint64).T
+        drawn[numbers] = high << np.uint64(32) | low
+    return np.argsort(drawn, kind="stable")

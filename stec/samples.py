@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from stec.actions import ActionSpace, sample_views
+from stec.decoder import Decoder, Opened, begin
 from stec.errors import DataError, StecError, UsageError
 from stec.rng import bits, make_keys
 from stec.views import Batch
@@ -41,28 +42,6 @@ class Source(Protocol):
 
     def where(self, sample: int) -> str:
         """Shard and key of a sample, for logs and errors."""
-
-
-class Decoder(Protocol):
-    """Bytes -> tensors, uint8 until `finish`. performs: how many leading parts of the actions it performs itself."""
-
-    @property
-    def extensions(self) -> tuple[str, ...]: ...
-
-    @property
-    def performs(self) -> int: ...
-
-    def extent(self, raw: bytes) -> tuple[int, ...]:
-        """The size that actions are drawn for, from the header alone; DataError if it is damaged or over a limit."""
-
-    def __call__(self, raw: bytes, actions: Tensor | None) -> tuple[Tensor, ...]:
-        """V views begun with actions [V, P]; if it performs nothing, `(whole(raw),)`: one source for all views."""
-
-    def whole(self, raw: bytes) -> Tensor:
-        """The evaluation view, which needs no action."""
-
-    def finish(self, x: Tensor) -> Tensor:
-        """Float tensor of x, of a sample or a batch, on whatever device x is."""
 
 
 class Damaged(NamedTuple):
@@ -149,17 +128,17 @@ def read_whole(source: Source, decoder: Decoder, samples: Sequence[int]) -> Whol
     intact, x, damaged = [], [], []
     for sample in samples:
         try:
-            opened = _open(source, decoder, int(sample))
-            with _named(source, opened.number):
-                x.append(decoder.whole(opened.raw))
-            intact.append(opened)
+            found = _open(source, decoder, int(sample))
+            with _named(source, found.number):
+                x.append(decoder.whole(found.opened))
+            intact.append(found._replace(opened=found.opened._replace(content=None)))
         except DataError as error:
             damaged.append(Damaged(int(sample), str(error).removesuffix(".")))
     numbers = [one.number for one in intact]
     labels = torch.tensor([one.label for one in intact], dtype=torch.int64)
     groups = torch.tensor([one.group for one in intact], dtype=torch.int64)
     views = stack(source, numbers, x) if x else torch.empty(0)
-    return Whole(views, torch.tensor([one.extent for one in intact]), labels, groups, numbers, damaged)
+    return Whole(views, torch.tensor([one.opened.extent for one in intact]), labels, groups, numbers, damaged)
 
 
 def substitute(num_samples: int, seed: int, epoch: int, sample: int, attempt: int) -> int:
@@ -168,11 +147,14 @@ def substitute(num_samples: int, seed: int, epoch: int, sample: int, attempt: in
 
 
 def stack(source: Source, numbers: Sequence[int], x: Sequence[Tensor]) -> Tensor:
-    """[B, ...] of the tensors of these samples; UsageError naming two that differ in size."""
+    """[B, ...] of the tensors of these samples, in the memory format that they have; UsageError naming two that differ
+    in size."""
     other = next((i for i, one in enumerate(x) if one.shape != x[0].shape), None)
     if other is not None:
         raise differing(source, (numbers[0], x[0].shape), (numbers[other], x[other].shape))
-    return torch.stack(list(x))
+    order = x[0].dim_order()
+    lying = torch.stack([one.permute(order) for one in x])
+    return lying.permute(0, *(1 + order.index(dim) for dim in range(len(order))))
 
 
 def differing(source: Source, one: tuple[int, Sequence[int]], other: tuple[int, Sequence[int]]) -> UsageError:
@@ -196,20 +178,21 @@ def example(source: Source, number: int, read: Callable[[Mapping[str, bytes], Ma
 
 def extent(source: Source, decoder: Decoder, number: int) -> tuple[int, ...]:
     """The size of one sample, as its actions are drawn for; DataError names it if it is damaged."""
-    return _open(source, decoder, number).extent
+    return _open(source, decoder, number).opened.extent
 
 
 def payload(source: Source, decoder: Decoder, number: int) -> bytes:
-    """The bytes of one sample that the decoder reads; DataError names it if they are damaged."""
-    return _open(source, decoder, number).raw
+    """The bytes of one sample that the decoder reads; DataError names it if it cannot be read or has none."""
+    members = source.read(number)
+    with _named(source, number):
+        return readable(members, decoder.extensions)
 
 
-class _Opened(NamedTuple):
+class _Found(NamedTuple):
     """A sample before it is decoded."""
 
     number: int
-    raw: bytes
-    extent: tuple[int, ...]
+    opened: Opened
     label: int
     group: int
 
@@ -228,31 +211,33 @@ def _make_rows(
 ) -> list[_Row | Damaged]:
     """A row for each of the samples, or why there is none."""
     made: dict[int, _Row | Damaged] = {}
-    opened: list[tuple[int, _Opened]] = []
+    found: list[tuple[int, _Found]] = []
     for place, number in enumerate(numbers):
         try:
-            opened.append((place, _open(source, decoder, number)))
+            found.append((place, _open(source, decoder, number)))
         except DataError as error:
             made[place] = Damaged(number, str(error).removesuffix("."))
-    if opened:  # the actions of all at once: they cost the same many small operations for one sample as for a hundred
-        keys = make_keys(seed, epoch, torch.tensor([one.number for _, one in opened]))
-        actions = sample_views(space, keys, torch.tensor([one.extent for _, one in opened]), num_views)
-        for (place, one), own in zip(opened, actions.unbind(1), strict=True):
+    if found:  # the actions of all at once: they cost the same many small operations for one sample as for a hundred
+        keys = make_keys(seed, epoch, torch.tensor([one.number for _, one in found]))
+        actions = sample_views(space, keys, torch.tensor([one.opened.extent for _, one in found]), num_views)
+        found.reverse()
+        for own in actions.unbind(1):
+            place, one = found.pop()  # what has been decoded is let go of: it may hold all of a sample's values
             try:
                 with _named(source, one.number):
-                    x = decoder(one.raw, own if decoder.performs else None)
+                    x = begin(decoder, one.opened, own)
                 made[place] = _Row(x, own, one.label, one.group)
             except DataError as error:
                 made[place] = Damaged(one.number, str(error).removesuffix("."))
     return [made[place] for place in range(len(numbers))]
 
 
-def _open(source: Source, decoder: Decoder, number: int) -> _Opened:
+def _open(source: Source, decoder: Decoder, number: int) -> _Found:
     members = source.read(number)  # its errors name shard and key themselves
     with _named(source, number):
         raw, num_classes = readable(members, decoder.extensions), len(source.meta.get("classes") or ())
         label, group = whole_number(members, "cls", "label", num_classes), whole_number(members, "group", "group")
-        return _Opened(number, raw, tuple(decoder.extent(raw)), label, group)
+        return _Found(number, decoder.open(raw), label, group)
 
 
 @contextmanager

@@ -155,6 +155,7 @@ def check_shards(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def check_doctor(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_plugin", stop)
+    monkeypatch.setattr(doctor, "_speed", stop)
     with pytest.raises(Parsed):
         doctor.main(words)
 

@@ -16,7 +16,7 @@ def test_examples_are_all_samples_as_stored(num_workers):
     batches = list(examples(memory(), Corners(), batch_size=10, num_workers=num_workers))
     assert [len(x) for x, _ in batches] == [10, 10, 3]
     assert torch.cat([labels for _, labels in batches]).tolist() == [n % 5 for n in range(23)]
-    expected = torch.stack([Sources().whole(toy_sample(n)["toy"]) for n in range(23)])
+    expected = torch.stack([Sources().whole(Sources().open(toy_sample(n)["toy"])) for n in range(23)])
     assert torch.equal(torch.cat([x for x, _ in batches]), expected)
     assert expected.dtype == torch.uint8
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from stec import build, catalogue
 from stec.cli.recipes import own
 from stec.data import Splits
+from stec.decoder import Opened
 from stec.errors import UsageError
 from stec.experiment import SECTIONS, Experiment, Settings, enough_views, fitting
 from stec.training.run import flat
@@ -88,7 +89,7 @@ def test_a_section_that_is_not_there(section, config):
 
 @pytest.mark.parametrize("node", [1, {"key": 1}])
 def test_a_section_that_does_not_exist(node, config):
-    with pytest.raises(UsageError, match=r"^augmentation is unknown: There is: batch_size, "):
+    with pytest.raises(UsageError, match=r"^augmentation is unknown: did you mean 'augment'\?"):
         Experiment({**config, "augmentation": node})
 
 
@@ -130,7 +131,7 @@ class Split:
 
 
 def test_the_spec_is_completed_by_the_data(config, monkeypatch):
-    monkeypatch.setattr("stec_vision.decode.ImageCrop.extent", lambda self, raw: (20, 30))
+    monkeypatch.setattr("stec_vision.decode.ImageCrop.open", lambda self, raw: Opened((20, 30), None))
     labelled, plain = Split("a", "b"), Split()
     experiment = Experiment(config)
     spec = experiment.describe(Splits(labelled, labelled, None))

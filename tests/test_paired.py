@@ -64,6 +64,19 @@ def test_a_seed_that_one_arm_lacks_is_not_paired(paired, tmp_path, monkeypatch, 
     assert "other - plain" not in found
 
 
+def test_directories_may_be_spelt_out_one_by_one(paired, tmp_path, monkeypatch, capsys):
+    """As a shell expands plain=plain/run-{0,1}: an arm that comes again is added to, and none of its runs is lost."""
+    for seed in (0, 1):
+        write(tmp_path, "plain", seed, 0.1, 0.5, 0.0)
+        write(tmp_path, "fast", seed, 0.2, 0.5, 0.0)
+    words = [f"{arm}={tmp_path}/{arm}/run-{seed}" for arm in ("plain", "fast") for seed in (0, 1)]
+    monkeypatch.setattr("sys.argv", ["paired.py", *words])
+    assert paired.main() == 0
+    told = capsys.readouterr().out
+    assert "| plain | 2 | 10.00 |" in told
+    assert "| fast - plain | 2 paired | +10.00 ± 0.00 |" in told
+
+
 def test_one_pair_has_no_interval(paired):
     assert paired.interval([0.5]) == "+0.50"
 

@@ -49,7 +49,9 @@ class Marks:
             labels = torch.tensor([int(word) for word in members["marks"].split()])
         except ValueError:
             raise DataError("the marks are no numbers.") from None
-        return self.decoder.finish(self.decoder.whole(members["toy"]))[None, :, : len(labels)], labels
+        return self.decoder.finish(self.decoder.whole(self.decoder.open(members["toy"])))[
+            None, :, : len(labels)
+        ], labels
 
     def rows(self, encoder, features, labels):
         return features.context[0], labels + self.offset
@@ -77,7 +79,7 @@ class Kind:
         self.decoder, self.flip = decoder, flip
 
     def example(self, members, meta):
-        x = self.decoder.finish(self.decoder.whole(members["png"]))[None]
+        x = self.decoder.finish(self.decoder.whole(self.decoder.open(members["png"])))[None]
         return (x.flip(-1) if self.flip else x), torch.tensor([int(members["cls"])])
 
     def rows(self, encoder, features, labels):

@@ -10,6 +10,7 @@ from torch import Tensor
 from toy_space import Windows
 
 from stec.actions import Compose
+from stec.decoder import Opened
 from stec.errors import DataError
 
 SPACE = Compose({"windows": Windows()})
@@ -51,16 +52,13 @@ class Sources:
     extensions = ("txt", "toy")
     performs = 0
 
-    def extent(self, raw):
+    def open(self, raw):
         if len(raw) < 2:
             raise DataError("a sample without a header.")
-        return raw[0], raw[1]
+        return Opened((raw[0], raw[1]), raw)
 
-    def __call__(self, raw, actions=None):
-        return (self.whole(raw),)
-
-    def whole(self, raw):
-        height, width = self.extent(raw)
+    def whole(self, opened):
+        (height, width), raw = opened
         if len(raw) != 2 + height * width:
             raise DataError(f"{len(raw)} bytes are not {height}x{width}.")
         return torch.frombuffer(bytearray(raw[2:]), dtype=torch.uint8).view(1, height, width)
@@ -74,8 +72,8 @@ class Corners(Sources):
 
     performs = 1
 
-    def __call__(self, raw, actions=None):
-        whole = self.whole(raw)
+    def __call__(self, opened, actions):
+        whole = self.whole(opened)
         return tuple(torch.tensor([int(whole[0, int(i), int(j)]), int(i), int(j)]).byte() for i, j in actions[:, :2])
 
 
@@ -85,14 +83,14 @@ class Faulty(Sources):
     def __init__(self, fault, trigger):
         self.fault, self.trigger = fault, trigger
 
-    def whole(self, raw):
-        if raw[2] == self.trigger:
+    def whole(self, opened):
+        if opened.content[2] == self.trigger:
             if self.fault == "bug":
                 raise ZeroDivisionError("nothing to divide")
             if self.fault == "death":
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(60)
-        return super().whole(raw)
+        return super().whole(opened)
 
 
 def assert_same(one, other):

@@ -2,8 +2,9 @@
 
     python tools/paired.py simclr='runs/cifar100_small_simclr/seed-*' stec='runs/cifar100_small_simclr_stec/seed-*'
 
-Each NAME=GLOB names the run directories of one arm; runs are paired by the seed in their config.yaml. The numbers are
-the "trained" rows of their table.json. Output: a Markdown table.
+Each NAME=GLOB names the run directories of one arm; a NAME that comes again adds to it, so that the shell may spell
+them out: fast=runs/fast-{0,1,2}. Runs are paired by the seed in their config.yaml. The numbers are the "trained" rows
+of their table.json. Output: a Markdown table.
 """
 
 import argparse
@@ -48,7 +49,9 @@ def scaled(metric: str, value: float) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arms", nargs="+", metavar="NAME=GLOB")
-    arms = {name: arm(pattern) for name, _, pattern in (text.partition("=") for text in parser.parse_args().arms)}
+    arms: dict[str, dict[int, dict[str, float]]] = {}
+    for name, _, pattern in (text.partition("=") for text in parser.parse_args().arms):
+        arms.setdefault(name, {}).update(arm(pattern))
     if empty := [name for name, runs in arms.items() if not runs]:
         print(f"no finished run for the arm {empty[0]}.", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from stec.actions import Compose
+from stec.decoder import Opened
 from stec.errors import DataError, UsageError
 from stec_audio.actions import TemporalWindow
 from stec_audio.reading import EXTENSIONS, MAX_SECONDS, Sound, resampler, to_int16
@@ -50,44 +51,40 @@ class Window:
         self.size, self._columns = part.size, space.slices[name]
         self._longest = max(round(part.size * speed) for speed in part.speeds)
 
-    def extent(self, raw: bytes) -> tuple[int]:
+    def open(self, raw: bytes) -> Opened:
         """(N,), from the header alone; DataError if it is unreadable, over a limit, or too short and short=refuse."""
-        num = self._open(raw).num_samples
+        sound = Sound(raw, max_seconds=self.max_seconds)
+        num = sound.num_samples
         if self.short == "refuse" and num < self._longest:
             raise DataError(
                 f"a recording of {num} samples, shorter than a window of {self._longest} (decoder.short=refuse)."
             )
-        return (num,)
+        return Opened((num,), sound)
 
-    def __call__(self, raw: bytes, actions: Tensor | None = None) -> tuple[Tensor, ...]:
-        """V views from actions [V, P], from one opening of the bytes; without actions the evaluation view.
+    def __call__(self, opened: Opened, actions: Tensor) -> tuple[Tensor, ...]:
+        """V views from actions [V, P].
 
         DataError if the recording is damaged within what the windows need of it, or silent and quiet=refuse.
         """
-        if actions is None:
-            return (self.whole(raw),)
-        sound = self._open(raw)
+        sound: Sound = opened.content
         views = [self._cut(sound, int(start), speed) for start, _, speed, _ in actions[:, self._columns].tolist()]
         if self.quiet == "refuse" and not any(view.any() for view in views):
             raise DataError("digital silence in every window that was drawn (decoder.quiet=refuse).")
         return tuple(_tensor(view) for view in views)
 
-    def whole(self, raw: bytes) -> Tensor:
+    def whole(self, opened: Opened) -> Tensor:
         """int16 [1, L]: the window in the middle; a shorter recording from its beginning, with zeros at its end."""
-        sound = self._open(raw)
+        sound: Sound = opened.content
         return _tensor(self._cut(sound, max(0, (sound.num_samples - self.size) // 2), 1.0))
 
-    def all(self, raw: bytes) -> Tensor:
+    def all(self, opened: Opened) -> Tensor:
         """int16 [1, N]: the whole recording, however long or short."""
-        sound = self._open(raw)
+        sound: Sound = opened.content
         return _tensor(sound.read(0, sound.num_samples))
 
     def finish(self, x: Tensor) -> Tensor:
         """int16 of any shape -> float32, full scale at +-1 (no mean or deviation is taken off)."""
         return x.float() / 32768
-
-    def _open(self, raw: bytes) -> Sound:
-        return Sound(raw, max_seconds=self.max_seconds)
 
     def _cut(self, sound: Sound, start: int, speed: float) -> np.ndarray:
         """int16 [L]: from `start` on, `speed` samples of the recording for each of the view; zeros beyond its ends.

@@ -51,7 +51,7 @@ class Phones:
         if "phones" not in members:
             return None
         labels = _labels(members["phones"], len(meta.get("phones") or ()))
-        sound = self._decoder.all(readable(members, self._decoder.extensions))
+        sound = self._decoder.all(self._decoder.open(readable(members, self._decoder.extensions)))
         check_length("the member phones", len(labels), sound.shape[-1])
         return (self._decoder.finish(sound[None]), labels) if len(labels) else None
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stec import affine
 from stec.actions import Compose
+from stec.decoder import Opened
 from stec.errors import UsageError
 from stec_audio.actions import TemporalWindow
 from stec_audio.reading import RATE
@@ -41,7 +42,9 @@ _MEANINGS = {
 
 
 class _Whole(Protocol):
-    def all(self, raw: bytes) -> Tensor: ...
+    def open(self, raw: bytes) -> Opened: ...
+
+    def all(self, opened: Opened) -> Tensor: ...
 
 
 class Windows:
@@ -67,7 +70,7 @@ class Windows:
 
     def source(self, raw: bytes, decoder: _Whole) -> Tensor:
         """int16 [1, N]: the whole recording; DataError if unreadable."""
-        return decoder.all(raw)
+        return decoder.all(decoder.open(raw))
 
     def pair(self, source: Tensor, actions: Tensor, views: Sequence[Tensor]) -> bytes:
         """PNG: the whole recording int16 [1, N] with the windows of actions [V, P] and the way from the first to the

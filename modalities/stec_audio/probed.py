@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from stec.decoder import Opened
 from stec.encoder import Features
 from stec.errors import UsageError
 
@@ -17,10 +18,12 @@ class Decoder(Protocol):
     @property
     def extensions(self) -> tuple[str, ...]: ...
 
-    def all(self, raw: bytes) -> Tensor:
+    def open(self, raw: bytes) -> Opened: ...
+
+    def all(self, opened: Opened) -> Tensor:
         """The whole recording, int16 [1, N]."""
 
-    def whole(self, raw: bytes) -> Tensor:
+    def whole(self, opened: Opened) -> Tensor:
         """The window in the middle, int16 [1, L]."""
 
     def finish(self, x: Tensor) -> Tensor: ...

@@ -152,11 +152,11 @@ class Sound:
         elif start != self._at:
             if self._format == "OGG" and self._at:  # sought from elsewhere, a little further on, Vorbis errs
                 self._open()
-            entry = start
-            if self._stream.subtype == "VORBIS":
-                entry = min(start, max(0, self._frames - _LONGEST_PAGE))
-            self._stream.seek(entry)
-            self._stream.read(start - entry, dtype="float32")
+            if self._stream.subtype == "VORBIS" and (entry := self._frames - _LONGEST_PAGE) < start:
+                self._stream.seek(max(0, entry))
+                self._stream.read(start - max(0, entry), dtype="float32")
+            else:
+                self._stream.seek(start)
 
     def _open(self) -> _Stream:
         if not self._raw:

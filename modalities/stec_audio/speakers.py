@@ -36,7 +36,7 @@ class Speaker:
         label = whole_number(members, "cls", "label", len(meta.get("classes") or ()))
         if label < 0:
             return None
-        window = self._decoder.whole(readable(members, self._decoder.extensions))
+        window = self._decoder.whole(self._decoder.open(readable(members, self._decoder.extensions)))
         return self._decoder.finish(window[None]), torch.tensor([label])
 
     def rows(self, encoder: Encoder, features: Features, labels: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG002

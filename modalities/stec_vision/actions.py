@@ -19,6 +19,8 @@ _TRIES = 10
 _STEEPEST = 1.2
 # Windows that merely touch do not overlap, whatever float64 makes of it; pixels are much larger than this.
 _TOUCH = 1e-9
+# On a CPU so many values of the sources are resized at a time: fresh memory costs more than the arithmetic done in it.
+_AT_ONCE = 2**18
 
 
 class AffineCrop:
@@ -146,13 +148,9 @@ class AffineCrop:
                 theta = self.matrix(action)[:, :2].to(x.dtype)
                 grid = F.affine_grid(theta, [*x.shape[:2], size, size], align_corners=False)
                 return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
-            top, left, height, width, mirrored = action[:, :5].to(x.dtype).unbind(1)
-            across = _resizing(left, width, mirrored, x.shape[3], size)
-            along = _resizing(top, height, torch.zeros_like(mirrored), x.shape[2], size)
-            batch, channels, rows, columns = x.shape
-            narrow = torch.bmm(x.reshape(batch, channels * rows, columns), across.mT)
-            each = along[:, None].expand(-1, channels, -1, -1).reshape(batch * channels, size, rows)
-            return torch.bmm(each, narrow.view(batch * channels, rows, -1)).view(batch, channels, size, -1)
+            num = max(1, _AT_ONCE // x.shape[1:].numel()) if x.device.type == "cpu" else max(1, len(x))
+            pieces = zip(x.split(num), action[:, :5].to(x.dtype).split(num), strict=True)
+            return torch.cat([_resized(some, boxes, size) for some, boxes in pieces])
 
     def matrix(self, action: Tensor) -> Tensor:
         """A_v float64 [B, 3, 3]: a view samples its source at p = A_v u (coordinates in [-1, 1], x right, y down)."""
@@ -194,6 +192,17 @@ def _reaches(first: Tensor, second: Tensor) -> Tensor:
     seen = affine.compose(affine.invert(first), second)
     half = seen[:, :2, :2].abs().sum(dim=2)
     return (seen[:, :2, 2].abs() < 1 + half - _TOUCH).all(dim=1)
+
+
+def _resized(x: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Views [B, C, size, size] of sources x [B, C, H, W]: boxes [B, 5] of (top, left, height, width, mirrored)."""
+    top, left, height, width, mirrored = boxes.unbind(1)
+    across = _resizing(left, width, mirrored, x.shape[3], size)
+    along = _resizing(top, height, torch.zeros_like(mirrored), x.shape[2], size)
+    batch, channels, rows, columns = x.shape
+    narrow = torch.bmm(x.reshape(batch, channels * rows, columns), across.mT)
+    each = along[:, None].expand(-1, channels, -1, -1).reshape(batch * channels, size, rows)
+    return torch.bmm(each, narrow.view(batch * channels, rows, -1)).view(batch, channels, size, -1)
 
 
 def _resizing(start: Tensor, length: Tensor, mirrored: Tensor, source: int, size: int) -> Tensor:

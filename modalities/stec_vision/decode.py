@@ -1,6 +1,6 @@
 """Bytes -> what a batch carries: the whole picture, or the views already cut while decoding.
 
-Legend: V views, P parameters of an action, S side of a square in pixels.
+Legend: V views, P parameters of an action, S side of a square in pixels, C channels (3, or 4 with alpha).
 """
 
 import logging
@@ -8,13 +8,17 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image as pil
 from torch import Tensor
 
 from stec.actions import Compose
+from stec.decoder import Opened
 from stec.errors import UsageError
 from stec_vision.actions import AffineCrop
+from stec_vision.opencv import cv2
 from stec_vision.reading import EXTENSIONS, Picture, to_tensor
 from stec_vision.saliency import Background
 
@@ -38,7 +42,7 @@ class _Decoder:
 
     def finish(self, x: Tensor) -> Tensor:
         """uint8 of any shape -> float in [0, 1], as the encoders eat it (no mean or deviation is taken off)."""
-        return x.float() / 255
+        return x.float().div_(255)
 
 
 class Image(_Decoder):
@@ -59,35 +63,34 @@ class Image(_Decoder):
             _no_alpha()
         self.size = size
 
-    def extent(self, raw: bytes) -> tuple[int, int]:
-        """(height, width) of what `__call__` will give, from the header alone; DataError if unreadable or too large."""
-        size = Picture(raw, self.max_pixels).size
-        return size if self.size is None else (self.size, self.size)
-
-    def __call__(self, raw: bytes, actions: Tensor | None = None) -> tuple[Tensor, ...]:  # noqa: ARG002
-        """One source for all views; the actions [V, P] are performed later."""
-        return (self.whole(raw),)
-
-    def whole(self, raw: bytes) -> Tensor:
-        """uint8 [3, H, W], the same for training and evaluation."""
+    def open(self, raw: bytes) -> Opened:
+        """The (height, width) of what `whole` will give, from the header; DataError if unreadable or too large."""
         picture = Picture(raw, self.max_pixels)
-        return to_tensor(picture.rgb() if self.size is None else _centre(picture, self.size, self.size))
+        return Opened(picture.size if self.size is None else (self.size, self.size), picture)
+
+    def whole(self, opened: Opened) -> Tensor:
+        """uint8 [3, H, W], the same for training and evaluation."""
+        picture: Picture = opened.content
+        if self.size is None:
+            return torch.from_numpy(picture.pixels()).permute(2, 0, 1).contiguous()
+        return to_tensor(_centre(picture, self.size, self.size))
 
 
 class ImageCrop(_Decoder):
-    """Every view, uint8 [3, S, S], cut while the picture is decoded (once): the crop and the flip of the action.
+    """Every view, uint8 [C, S, S], cut while the picture is decoded (once): the crop and the flip of the action.
 
     For pictures too large to be carried whole. The evaluation view is the usual one: shorter side to S * 256 / 224,
     centre S. Under multi-crop the later views are smaller.
+
+    augment: "exact" leaves colour and blur to the device, which performs them in float; "fast" performs them here, in
+    8 bits, by the parts' `paint`: as far as the parts that follow the crop have it.
 
     saliency: a picture's alpha channel says what belongs to the thing (all of it, in a picture without one). Views then
     have it as a fourth channel, for the part `background`, which must come next; the evaluation view has three. Colours
     are read as they are beneath it, not laid on white.
     """
 
-    performs = 1
-
-    def __init__(self, space: Compose, *, saliency: bool = False, max_pixels: int = 64_000_000):
+    def __init__(self, space: Compose, *, augment: str = "exact", saliency: bool = False, max_pixels: int = 64_000_000):
         super().__init__(max_pixels)
         name, part = next(iter(space.parts.items()))
         if not isinstance(part, AffineCrop):
@@ -96,6 +99,8 @@ class ImageCrop(_Decoder):
             )
         if part.rotation or part.shear:
             raise UsageError("decoder=image_crop cuts upright boxes: set rotation and shear to 0 or use decoder=image.")
+        if augment not in ("exact", "fast"):
+            raise UsageError(f"decoder.augment={augment!r} is unknown: choose exact or fast.")
         readers = [place for place, each in enumerate(space.parts.values()) if isinstance(each, Background)]
         if readers != ([1] if saliency else []):
             raise UsageError(
@@ -103,40 +108,74 @@ class ImageCrop(_Decoder):
                 f" channel that the other, right after {name!r}, reads."
             )
         self.size, self._crop, self._columns, self.saliency = part.size, part, space.slices[name], saliency
+        self._painted = []
+        for follower, each in list(space.parts.items())[1:] if augment == "fast" else ():
+            if not hasattr(each, "paint"):
+                break
+            self._painted.append((each.paint, space.slices[follower]))
+        self.performs = 1 + len(self._painted)
 
-    def extent(self, raw: bytes) -> tuple[int, int]:
-        """(height, width) of the upright picture, from the header alone; DataError if it is unreadable or too large."""
-        return Picture(raw, self.max_pixels).size
-
-    def __call__(self, raw: bytes, actions: Tensor | None = None) -> tuple[Tensor, ...]:
-        """V views from actions [V, P]; without actions the evaluation view."""
-        if actions is None:
-            return (self.whole(raw),)
+    def open(self, raw: bytes) -> Opened:
+        """The (height, width) of the upright picture, from the header; DataError if it is unreadable or too large."""
         picture = Picture(raw, self.max_pixels)
-        boxes = [row[:5] for row in actions[:, self._columns].tolist()]
+        return Opened(picture.size, picture)
+
+    def __call__(self, opened: Opened, actions: Tensor) -> tuple[Tensor, ...]:
+        """V views from actions [V, P]."""
+        picture: Picture = opened.content
+        boxes = [tuple(row) for row in actions[:, self._columns][:, :5].tolist()]
         sides = [self._crop.side(view) for view in range(len(boxes))]
         _allow_reduction(picture, [(side, min(h, w)) for side, (_, _, h, w, _) in zip(sides, boxes, strict=True)])
-        layers = picture.layers() if self.saliency else (picture.rgb(),)
-        return tuple(
-            torch.cat([to_tensor(self._cut(layer, picture.size, box, side)) for layer in layers])
-            for side, box in zip(sides, boxes, strict=True)
-        )
+        if picture.reduced:
+            layers = picture.layers() if self.saliency else (picture.rgb(),)
+            each = zip(boxes, sides, strict=True)
+            views = [np.dstack([_cut_reduced(layer, picture.size, *which) for layer in layers]) for which in each]
+        else:
+            pixels = np.dstack([np.asarray(layer) for layer in picture.layers()]) if self.saliency else picture.pixels()
+            views = [_cut(pixels, box, side) for box, side in zip(boxes, sides, strict=True)]
+        for paint, columns in self._painted:
+            views = [paint(view, action) for view, action in zip(views, actions[:, columns].numpy(), strict=True)]
+        # Rows of pixels, as they are, under the names of channels first: the memory format channels_last.
+        return tuple(torch.from_numpy(view).permute(2, 0, 1) for view in views)
 
-    def whole(self, raw: bytes) -> Tensor:
+    def whole(self, opened: Opened) -> Tensor:
         """uint8 [3, S, S]: shorter side to round(S * 256 / 224), centre square of S."""
-        picture = Picture(raw, self.max_pixels)
-        return to_tensor(_centre(picture, round(self.size * 256 / 224), self.size, opaque=self.saliency))
+        return to_tensor(_centre(opened.content, round(self.size * 256 / 224), self.size, opaque=self.saliency))
 
-    def _cut(self, image: pil.Image, size: tuple[int, int], box: list[float], side: int) -> pil.Image:
-        top, left, height, width, flip = box
-        down, right = image.height / size[0], image.width / size[1]  # below 1 if the decoder skipped detail
-        edges = (left * right, top * down, (left + width) * right, (top + height) * down)
-        # Cut before resizing: the filter must not see beyond the box (resize(box=...) alone would).
-        x, y = math.floor(edges[0]), math.floor(edges[1])
-        inner = image.crop((x, y, min(math.ceil(edges[2]), image.width), min(math.ceil(edges[3]), image.height)))
-        window = (edges[0] - x, edges[1] - y, min(edges[2] - x, inner.width), min(edges[3] - y, inner.height))
-        view = inner.resize((side, side), pil.Resampling.BILINEAR, box=window)
-        return view.transpose(pil.Transpose.FLIP_LEFT_RIGHT) if flip > 0.5 else view
+
+Box = tuple[float, ...]
+"""top, left, height, width in pixels of the upright picture, and 1 if the view is mirrored."""
+
+
+def _cut(pixels: np.ndarray, box: Box, side: int) -> np.ndarray:
+    """uint8 [S, S, C]: the box, in whole pixels, of uint8 [H, W, C], by the antialiased bilinear filter, which sees
+    nothing beyond it."""
+    top, left, height, width = (int(edge) for edge in box[:4])
+    inner = pixels[top : top + height, left : left + width]
+    if max(height, width) <= side:  # nothing shrinks: OpenCV's, which never antialiases, is the same and sooner there
+        return _mirrored(cv2.resize(inner, (side, side)), box)
+    # Copied first: only of pixels that lie together, in the format channels_last, does torch resize with all that the
+    # processor has.
+    packed = torch.from_numpy(np.ascontiguousarray(inner))[None].permute(0, 3, 1, 2)
+    view = F.interpolate(packed, (side, side), mode="bilinear", antialias=True)
+    return _mirrored(view.permute(0, 2, 3, 1)[0].numpy(), box)
+
+
+def _cut_reduced(image: pil.Image, size: tuple[int, int], box: Box, side: int) -> np.ndarray:
+    """uint8 [S, S, ...]: the box, told in pixels of the picture of `size`, of a picture decoded with less detail."""
+    top, left, height, width = box[:4]
+    down, right = image.height / size[0], image.width / size[1]
+    edges = (left * right, top * down, (left + width) * right, (top + height) * down)
+    # Cut before resizing: the filter must not see beyond the box (resize(box=...) alone would).
+    x, y = math.floor(edges[0]), math.floor(edges[1])
+    inner = image.crop((x, y, min(math.ceil(edges[2]), image.width), min(math.ceil(edges[3]), image.height)))
+    window = (edges[0] - x, edges[1] - y, min(edges[2] - x, inner.width), min(edges[3] - y, inner.height))
+    return _mirrored(np.asarray(inner.resize((side, side), pil.Resampling.BILINEAR, box=window)), box)
+
+
+def _mirrored(view: np.ndarray, box: Box) -> np.ndarray:
+    """The view, mirrored if its box says so, in memory of its own."""
+    return cv2.flip(view, 1) if box[4] > 0.5 else np.require(view, requirements=["C", "W"])
 
 
 @cache

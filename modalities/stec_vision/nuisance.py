@@ -18,6 +18,10 @@ class Nuisance:
 
     views: numbers of the views in which it is performed, from 0; None: in all. (BYOL's blur of p 1 in one view and .1
     in the other is two parts.)
+
+    One that needs no float may have one thing more, `paint(view, action)`, with which a loading process performs it on
+    one view: the view uint8 [S, S, 3] (contiguous, to be changed in place if that is convenient) and its action float32
+    [P], both numpy's, to the view uint8 [S, S, 3]. An action that changes nothing gives back the view itself.
     """
 
     components: tuple[Component, ...] = ()

@@ -1,5 +1,5 @@
-"""Packers of pictures that are files or WebP already: their bytes go into the shards as they are. And what the packers
-of pictures share.
+"""Packers of pictures that are files or WebP already: their bytes go into the shards as they are, or smaller if asked.
+And what the packers of pictures share.
 
 A packer names its `splits`, yields the samples of one ({"__key__", extension: bytes, "cls"}), and describes it in
 `meta`.
@@ -16,27 +16,36 @@ import numpy as np
 from PIL import Image
 
 from stec.errors import DataError, UsageError
-from stec.shards.folders import Folder, position, read_bytes
+from stec.shards.folders import Folder, position
 from stec_vision.reading import EXTENSIONS
+from stec_vision.shrink import QUALITY, as_they_are, shrunk
 
 Sample = dict[str, Any]
 
 
 class ImageFolder:
-    """Any folder of pictures; splits and labels by sub-folders or by hash, as `stec.shards.folders.Folder` tells."""
+    """Any folder of pictures; splits and labels by sub-folders or by hash, as `stec.shards.folders.Folder` tells.
 
-    def __init__(self, source: str, *, holdout: float = 0.1):
-        self._folder = Folder(source, extensions=EXTENSIONS, things="pictures", holdout=holdout)
+    shorter: larger pictures are resized until their shorter side has so many pixels, and stored as JPEG: smaller and
+    faster to read, but not without loss (`stec_vision.shrink`). None: all files as they are.
+    """
+
+    def __init__(self, source: str, *, holdout: float = 0.1, shorter: int | None = None):
+        if shorter is not None and shorter < 1:
+            raise UsageError(f"packer.shorter={shorter} must be at least 1 pixel, or null for files as they are.")
+        self._folder, self._shorter = Folder(source, extensions=EXTENSIONS, things="pictures", holdout=holdout), shorter
         self.splits, self.classes = self._folder.splits, self._folder.classes
 
     def samples(self, split: str) -> Iterator[Sample]:
-        """Samples of a split, bytes as they are on disk; "json" keeps the path within the folder."""
-        for file in self._folder.files(split):
-            extension = "jpg" if file.extension == "jpeg" else file.extension
-            yield {**file.sample, extension: read_bytes(file.path)}
+        """Samples of a split, bytes as they are on disk unless they are resized; "json" keeps the path within the
+        folder."""
+        files = self._folder.files(split)
+        return as_they_are(files) if self._shorter is None else shrunk(files, split, self._shorter)
 
     def meta(self, split: str) -> dict[str, Any]:
-        return self._folder.meta(split)
+        """Of a split; "resized", where pictures were, says to what, and at which JPEG quality."""
+        found = self._folder.meta(split)
+        return found if self._shorter is None else {**found, "resized": {"shorter": self._shorter, "quality": QUALITY}}
 
 
 class Npz:

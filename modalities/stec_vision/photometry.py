@@ -3,21 +3,29 @@ batched. Performed and never predicted, but for the colour jitter if wanted.
 
 Every sample has its own parameters, drawn with its keys; performing them draws nothing.
 
-Legend: B samples [B, 3, H, W], float in [0, 1]; N = H * W pixels; P parameters.
+Legend: B samples [B, 3, H, W], float in [0, 1]; N = H * W pixels; P parameters; S side of a view in 8 bits.
 """
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from stec.actions import Component, Relative
 from stec.errors import UsageError
+from stec_vision.colour_matrix import GREY, matrices, matrix
 from stec_vision.nuisance import Nuisance
+from stec_vision.opencv import cv2
 
+# The weights of grey (ITU-R BT.601 rounded as PIL and torchvision do).
+_LUMA = (0.2989, 0.587, 0.114)
 # The side of the views for which a blur is told in pixels.
 _BLUR_SIDE = 224
+# So many standard deviations of a Gaussian are summed: what is left out of it (3e-3 of the whole; 4e-8) is a third of
+# a level between black and white in 8 bits, and nothing in float32.
+_BLUR_REACH_8_BITS, _BLUR_REACH = 3.0, 5.5
 # What a colour jitter does: name and unit.
 _NAMES = [("brightness", "factor"), ("contrast", "factor"), ("saturation", "factor"), ("hue", "turns")]
 
@@ -28,7 +36,9 @@ class ColorJitter(Nuisance):
     brightness, contrast, saturation: the factor is uniform in [max(0, 1 - it), 1 + it], and the result clamped to
     [0, 1]. hue: the shift is uniform within +- it, in turns of the colour circle, at most .5. predict: what varies is
     told as an action to be learnt: the second view's factor (or shift) minus the first one's (AugSelf's difference, Lee
-    et al. 2021, not divided by its range). views: as in Nuisance.
+    et al. 2021, not divided by its range). views: as in Nuisance. augment: "exact" is torchvision's law, clamped after
+    each of the four; "fast" performs them as one matrix and clamps once (see stec_vision.colour_matrix), as `paint`
+    does in any case.
 
     Parameters [B, 8]: the factors of brightness, contrast and saturation and the shift of hue, then their places in the
     order, 0 to 3 (where p says no: 1, 1, 1, 0, which changes nothing).
@@ -47,13 +57,17 @@ class ColorJitter(Nuisance):
         p: float = 0.8,
         predict: bool = False,
         views: list[int] | None = None,
+        augment: str = "exact",
     ):
+        if augment not in ("exact", "fast"):
+            raise UsageError(f"actions.color_jitter.augment={augment!r} is unknown: choose exact or fast.")
         for name, strength in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
             if not 0 <= strength < math.inf:
                 raise UsageError(f"actions.color_jitter.{name}={strength} must be at least 0.")
         if not 0 <= hue <= 0.5:
             raise UsageError(f"actions.color_jitter.hue={hue} must be in [0, 0.5] turns.")
         super().__init__("color_jitter", p, views)
+        self.augment = augment
         self.ranges = [(max(0.0, 1 - s), 1 + s) for s in (brightness, contrast, saturation)] + [(-hue, hue)]
         widths = [high - low for low, high in self.ranges]
         self._told = [i for i, width in enumerate(widths) if predict and width > 0]
@@ -82,9 +96,29 @@ class ColorJitter(Nuisance):
     def alike(self, touched: Tensor, action: Tensor) -> tuple[Tensor, ...]:
         return tuple((touched & (action[:, 7] == place)).nonzero().squeeze(1) for place in range(4))
 
+    def act(self, x: Tensor, action: Tensor, view: int) -> Tensor:
+        """As in Nuisance; on an accelerator to 1e-3 if TF32 is allowed, since colours meet matrices."""
+        if self.augment == "exact":
+            return super().act(x, action, view)
+        # The matrix of an action that changes nothing is the identity: there is no need to sort the samples.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.change(x, action)
+
     def change(self, x: Tensor, action: Tensor) -> Tensor:
+        flat, action = x.flatten(2), action.to(x.dtype)
+        if self.augment == "fast":
+            own, mean = matrices(action)
+            return torch.baddbmm(mean @ flat.mean(dim=2, keepdim=True), own, flat).clamp_(0, 1).view(x.shape)
         hue_at = {int(action[0, 7])} if x.device.type == "cpu" else set(range(4))
-        return _jitter(x.flatten(2), action.to(x.dtype), hue_at).view(x.shape)
+        return _jitter(flat, action, hue_at).view(x.shape)
+
+    def paint(self, view: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """As in Nuisance: the one matrix whatever `augment` says, summed in fixed point and rounded to 8 bits once."""
+        if tuple(action[:4].tolist()) == self.nothing[:4]:
+            return view
+        own, mean = matrix(action)
+        grey = mean * np.dot(cv2.mean(view)[:3], GREY) if mean else 0.0
+        return cv2.transform(view, np.column_stack([own, np.full(3, grey)]))
 
 
 def _jitter(x: Tensor, action: Tensor, hue_at: set[int]) -> Tensor:
@@ -96,29 +130,29 @@ def _jitter(x: Tensor, action: Tensor, hue_at: set[int]) -> Tensor:
     factors, shift, places = action[:, :3, None], action[:, 3], action[:, 4:, None]
     here = places == torch.arange(4, device=x.device)
     factor = torch.where(here[:, :3], factors, torch.ones_like(factors)).prod(dim=1)
-    own, mean = here[:, 2] * (1 - factor), here[:, 1] * (1 - factor)
+    # Contrast adds the mean grey of the picture, saturation the grey of the pixel, each with weight 1 - factor.
+    mean, grey = here[:, 1] * (1 - factor), here[:, 2] * (1 - factor)
+    colours = torch.eye(3, device=x.device, dtype=x.dtype)[None]
+    own = factor[:, :, None, None] * colours + grey[:, :, None, None] * _luma(colours)
+    turn = _turn_by_opencv if x.dtype == torch.float32 and _plain(x) else _turn
     for place in range(4):
         if hue_at != {place}:
-            x = _blend(x, *(weight[:, place, None, None] for weight in (factor, own, mean)))
+            pivot = mean[:, place, None, None] * _luma(x.mean(dim=2, keepdim=True))
+            x = torch.baddbmm(pivot, own[:, place], x).clamp_(0, 1)
         if place in hue_at:
-            x = _turn(x, shift * here[:, 3, place])
+            x = turn(x, shift * here[:, 3, place])
     return x
 
 
+def _plain(x: Tensor) -> bool:
+    """Can OpenCV do it? It knows CPUs and no gradients."""
+    return x.device.type == "cpu" and not x.requires_grad
+
+
 def _luma(x: Tensor) -> Tensor:
-    """Grey [B, 1, ...] of colours [B, 3, ...] (ITU-R BT.601 rounded as PIL and torchvision do)."""
+    """Grey [B, 1, ...] of colours [B, 3, ...]."""
     red, green, blue = x.split(1, dim=1)
-    return (red * 0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)
-
-
-def _blend(x: Tensor, factor: Tensor, own: Tensor, mean: Tensor) -> Tensor:
-    """factor * x + own * (grey of the pixel) + mean * (mean grey of the picture), clamped to [0, 1].
-
-    x [B, 3, N], the others [B, 1, 1]. Contrast has mean = 1 - factor, saturation own = 1 - factor, the rest is 0.
-    """
-    grey = _luma(x)
-    other = torch.addcmul(grey.mean(dim=2, keepdim=True) * mean, grey, own)
-    return torch.addcmul(other, x, factor).clamp_(0, 1)
+    return (red * _LUMA[0]).add_(green, alpha=_LUMA[1]).add_(blue, alpha=_LUMA[2])
 
 
 def _turn(x: Tensor, shift: Tensor) -> Tensor:
@@ -144,6 +178,14 @@ def _turn(x: Tensor, shift: Tensor) -> Tensor:
     return torch.addcmul(value.add_(chroma)[:, None], distance, sextants[:, None], value=-1)
 
 
+def _turn_by_opencv(x: Tensor, shift: Tensor) -> Tensor:
+    """The same as `_turn`, of float32 on a CPU, in half the time: to HSV and back."""
+    hsv = cv2.cvtColor(x.mT.contiguous().numpy(), cv2.COLOR_RGB2HSV)
+    # In degrees. The way back takes hues above a full circle, but none below 0.
+    hsv[:, :, 0] += (360 * shift.remainder(1))[:, None].numpy()
+    return torch.from_numpy(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).mT
+
+
 class Grayscale(Nuisance):
     """Three equal channels of grey, with probability p. Parameter [B, 1]: 1 if grey."""
 
@@ -156,6 +198,10 @@ class Grayscale(Nuisance):
     def change(self, x: Tensor, action: Tensor) -> Tensor:  # noqa: ARG002
         return _luma(x).expand_as(x)
 
+    def paint(self, view: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """As in Nuisance: grey in fixed point, rounded to 8 bits."""
+        return cv2.cvtColor(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB) if action[0] > 0 else view
+
 
 class GaussianBlur(Nuisance):
     """Blur with a sampled Gaussian, edges reflected, with probability p; both numbers follow the size of the view.
@@ -164,9 +210,6 @@ class GaussianBlur(Nuisance):
     sigma: range of the standard deviation (uniform), in pixels of a view of side 224; side S has S / 224 of it.
     Parameter [B, 1]: sigma at side 224, 0 if not blurred.
     """
-
-    # A convolution over few samples at a time does not fill the processor's registers.
-    at_once = 2**21
 
     def __init__(
         self,
@@ -190,15 +233,36 @@ class GaussianBlur(Nuisance):
 
     def change(self, x: Tensor, action: Tensor) -> Tensor:
         batch, channels, rows, columns = x.shape
+        if x.dtype in (torch.float32, torch.float64) and _plain(x):
+            out = torch.empty(x.shape, dtype=x.dtype)
+            for view, sigma, blurred in zip(x.numpy(), action[:, 0].tolist(), out.numpy(), strict=True):
+                weights = self._weights(sigma, columns, _BLUR_REACH)
+                for channel, place in zip(view, blurred, strict=True):
+                    cv2.sepFilter2D(channel, -1, weights, weights, dst=place, borderType=cv2.BORDER_REFLECT_101)
+            return out
         reach = int(self.kernel * columns) // 2
         # 0, of those not touched, must not be divided by.
         sigma = (action.to(x.dtype) * (columns / _BLUR_SIDE)).clamp(min=1e-3)
         steps = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
-        weights = torch.softmax(-0.5 * (steps / sigma) ** 2, dim=1)
-        weights = weights.repeat_interleave(channels, dim=0)[:, None, :, None]
+        each = torch.softmax(-0.5 * (steps / sigma) ** 2, dim=1)
+        kernels = each.repeat_interleave(channels, dim=0)[:, None, :, None]
         padded = F.pad(x, (reach, reach, reach, reach), mode="reflect").flatten(0, 1)[None]
-        tall = F.conv2d(padded, weights, groups=batch * channels)
-        return F.conv2d(tall, weights.mT, groups=batch * channels).view(batch, channels, rows, columns)
+        tall = F.conv2d(padded, kernels, groups=batch * channels)
+        return F.conv2d(tall, kernels.mT, groups=batch * channels).view(batch, channels, rows, columns)
+
+    def paint(self, view: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """As in Nuisance: sums in float32, rounded to 8 bits once."""
+        if not action[0] > 0:
+            return view
+        weights = self._weights(float(action[0]), view.shape[1], _BLUR_REACH_8_BITS)
+        return cv2.sepFilter2D(view, -1, weights, weights, borderType=cv2.BORDER_REFLECT_101)
+
+    def _weights(self, sigma: float, side: int, deviations: float) -> np.ndarray:
+        """The kernel float64 [taps] for views of this side, no longer than so many standard deviations need."""
+        sigma = max(sigma * side / _BLUR_SIDE, 1e-3)
+        reach = min(int(self.kernel * side) // 2, math.ceil(deviations * sigma - 0.5))
+        weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+        return weights / weights.sum()
 
 
 class Solarize(Nuisance):
@@ -215,6 +279,10 @@ class Solarize(Nuisance):
 
     def change(self, x: Tensor, action: Tensor) -> Tensor:  # noqa: ARG002
         return torch.minimum(x, 1 - x)
+
+    def paint(self, view: np.ndarray, action: np.ndarray) -> np.ndarray:
+        """As in Nuisance: exact."""
+        return np.minimum(view, ~view, out=view) if action[0] > 0 else view
 
     def trusted(self, a: Tensor, b: Tensor) -> Tensor:
         """bool [B]: neither view is solarised."""

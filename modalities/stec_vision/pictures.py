@@ -88,7 +88,7 @@ class ReportPictures:
     def source(self, raw: bytes, decoder: Image | ImageCrop) -> Tensor:
         """uint8 [3, H, W]: what the decoder's actions are cut from, in its proportions; DataError if unreadable."""
         if not decoder.performs:
-            return decoder.whole(raw)
+            return decoder.whole(decoder.open(raw))
         picture = Picture(raw, decoder.max_pixels)
         picture.reduce(_HEIGHT, _HEIGHT)
         return to_tensor(picture.rgb())

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torchvision.io import ImageReadMode, decode_jpeg
 
 from stec.errors import DataError
 
@@ -31,7 +32,7 @@ _TURNS = {
 def _blamed_on_data(what: str) -> Iterator[None]:
     """PIL raises OSError, SyntaxError, struct.error and more on damaged bytes: all of it is the data's fault.
 
-    What it only warns of (odd metadata, many pixels) would fill the console of a run: the limit that counts is ours.
+    What PIL only warns of (odd metadata, many pixels) would fill the console of a run: the limit that counts is ours.
     """
     try:
         with warnings.catch_warnings():
@@ -53,10 +54,11 @@ class Picture:
     def __init__(self, raw: bytes, max_pixels: int):
         if not raw:
             raise DataError("a picture of 0 bytes: is the sample empty?")
+        self._raw = raw
         with _blamed_on_data(f"not a picture of a known format ({len(raw)} bytes)"):
             self._image = Image.open(io.BytesIO(raw), formats=_FORMATS)
             self._orientation = _orientation(self._image)
-        width, height = self._image.size
+        self._stored = width, height = self._image.size
         if width * height > max_pixels:
             raise DataError(f"a picture of {width}x{height} pixels, more than max_pixels={max_pixels}: not decoded.")
         self.size = (width, height) if self._orientation >= 5 else (height, width)
@@ -66,6 +68,22 @@ class Picture:
         wanted = (height, width) if self._orientation >= 5 else (width, height)
         with _blamed_on_data("a damaged picture"):
             self._image.draft(None, (max(1, wanted[0]), max(1, wanted[1])))
+
+    @property
+    def reduced(self) -> bool:
+        """Will the decoder skip detail?"""
+        return self._image.size != self._stored
+
+    def pixels(self) -> np.ndarray:
+        """Decode to upright 8-bit RGB, uint8 [H, W, 3]: as `rgb`, and sooner for the usual JPEG (where libjpeg, unlike
+        PIL, says on stderr what it passes over in silence: a byte too many between two markers, and the like)."""
+        if (self._image.format, self._image.mode, self._orientation) != ("JPEG", "RGB", 1) or self.reduced:
+            return np.array(self.rgb())
+        stored = torch.frombuffer(bytearray(self._raw), dtype=torch.uint8)
+        try:
+            return decode_jpeg(stored, mode=ImageReadMode.RGB).permute(1, 2, 0).numpy()
+        except RuntimeError:  # damaged, or a torchvision built without JPEG: PIL has the last word
+            return np.array(self.rgb())
 
     def rgb(self) -> Image.Image:
         """Decode to upright 8-bit RGB: 16 bits are scaled, transparency is laid on white."""

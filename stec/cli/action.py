@@ -10,6 +10,7 @@ from torch import Tensor
 
 from stec import build
 from stec.build import Model
+from stec.decoder import begin
 from stec.errors import DataError, UsageError
 from stec.evaluation.features import frozen
 from stec.manipulation.binned import Binned, Posterior
@@ -82,14 +83,15 @@ def _look(model: Model, raw: bytes, path: Path) -> Tensor:
     """The sample as the evaluation sees it, float [1, ...]: a view by the action that leaves it as it is (`still`)."""
     decoder, space = model.decoder, model.space
     try:
-        extent = torch.tensor([decoder.extent(raw)])
+        opened = decoder.open(raw)
+        extent = torch.tensor([opened.extent])
         action = torch.zeros(1, space.num_params)
         moving = {name: part for name, part in space.parts.items() if part.components or hasattr(part, "still")}
         for name, part in moving.items():
             if not hasattr(part, "still"):
                 raise UsageError(f"actions.{name} does not say what leaving a sample as it is would be (still).")
             action[:, space.slices[name]] = part.still(extent)
-        x: Tensor = decoder.finish(decoder(raw, action)[0][None])
+        x: Tensor = decoder.finish(begin(decoder, opened, action)[0][None])
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
     for name in list(space.parts)[decoder.performs :]:

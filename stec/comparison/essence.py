@@ -19,13 +19,15 @@ from stec import catalogue
 from stec.errors import UsageError
 from stec.nodes import keywords
 
-# Where, when and how fast; the seed, which has a place of its own; how samples are kept, shown and forgiven; and the
-# rows that a run's table is compared with. (Of `hardware`, micro_batch stays: it changes the statistics of a norm.)
+# Where, when and how fast; the seed, which has a place of its own; the word that parts of the actions and the decoder
+# are told in their own keys; how samples are kept, shown and forgiven; and the rows that a run's table is compared
+# with. (Of `hardware`, micro_batch stays: it changes the statistics of a norm.)
 _QUIET = ("log_every", "checkpoint_every", "eval_every", "keep", "stop_after")
 _MACHINE = ("device", "precision", "compile", "num_workers", "channels_last")
 _SERVED = ("picture", "resident", "needs_data", "max_bad")
 LEFT_OUT = (
-    *("seed", "name", "data", "run_dir", "resume", "evaluation.baselines", "evaluation.raw_input"),
+    *("seed", "name", "data", "run_dir", "resume", "augment", "profile"),
+    *("evaluation.baselines", "evaluation.raw_input"),
     *(f"training.{key}" for key in _QUIET),
     *(f"hardware.{key}" for key in _MACHINE),
     *(f"dataset.{key}" for key in _SERVED),

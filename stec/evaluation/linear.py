@@ -6,17 +6,20 @@ Legend: N samples, D width of the features, C classes.
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from stec.errors import UsageError
 from stec.evaluation.features import Table, standardise
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
+
+# scikit-learn is imported where it is used: with it, a run would begin two seconds later.
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """scikit-learn's C (weight of the summed loss against |w|^2 / 2), a decade apart; in BYOL D.2 the grid is finer."""
@@ -41,6 +44,8 @@ def lbfgs(train: Table, test: Table, *, grid: Sequence[float] = GRID, max_iter: 
     C is the one of `grid` that does best on a stratified, seeded tenth of train (the smallest, if several do); then all
     of train is fitted. Rows without a label are left out; test classes that train lacks count as errors.
     """
+    from sklearn.linear_model import LogisticRegression
+
     train, test = train.labelled(), test.labelled()
     if not len(test.y) or len(train.y.unique()) < 2:
         raise UsageError("the linear probe needs labelled test data and train labels of at least 2 classes.")
@@ -69,8 +74,10 @@ def split(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.setdiff1d(order, held), np.sort(held)
 
 
-def _fit(model: LogisticRegression, x: np.ndarray, y: np.ndarray) -> bool:
+def _fit(model: "LogisticRegression", x: np.ndarray, y: np.ndarray) -> bool:
     """Fit; False if scikit-learn says that it stopped before convergence. Other warnings go where they went."""
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model.fit(x, y)

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize
 from torch import Tensor
 
 from stec.errors import UsageError
@@ -65,6 +64,8 @@ def fit(table: Table, *, c: float, tolerance: float, max_iter: int, start: Softm
         excess[rows, y] -= 1
         slopes = (excess.T @ turned).double() / num + weight * penalty, excess.double().mean(dim=0)[:, None]
         return float(loss), torch.cat(slopes, dim=1).numpy().ravel()
+
+    from scipy.optimize import minimize  # with it, a run would begin most of a second later
 
     first = torch.zeros(len(labels), width + 1, dtype=torch.float64)
     if start is not None:

@@ -10,7 +10,6 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 from stec.actions import Component
@@ -215,6 +214,8 @@ def _narrow(train: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
     """Tables [N, D] as they are, or their first NARROW principal components (fitted on `train`) if D > WIDE."""
     if train.shape[1] <= WIDE:
         return (train, *others)
+    from sklearn.decomposition import PCA  # with it, a run would begin two seconds later
+
     num = min(NARROW, len(train))
     pca = PCA(num, svd_solver="randomized", iterated_power=2, random_state=0).fit(train.numpy())
     # Readers standardise: what is but rounding must not be blown up to the size of a feature.

@@ -41,7 +41,7 @@ def _parts(window: Tensor) -> tuple[Tensor, Tensor]:
     """Linear part [..., d, d] and translation [..., d] in float32, the second axis' translation upwards."""
     size, move = window[..., :-1, :-1].float(), window[..., :-1, -1].float()
     if move.shape[-1] == 2:
-        move = move * torch.tensor([1.0, -1.0], device=move.device)
+        move = move * torch.arange(1, -2, -2, device=move.device)  # 1, -1, made there
     return size, move
 
 

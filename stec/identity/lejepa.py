@@ -90,7 +90,7 @@ class LeJEPA(Term):
 
     def before_step(self, encoder: Encoder, step: int, total: int) -> None:  # noqa: ARG002
         width, num = self.directions.shape
-        self.directions.copy_(_directions(width, num, step))
+        self.directions.copy_(_directions(width, num, step), non_blocking=True)
 
     def forward(self, features: tuple[Features, ...], views: Views) -> Out:
         z = self.projector(torch.cat([f.pooled for f in features])).unflatten(0, (len(features), -1))

@@ -43,7 +43,8 @@ def _spread(z: Tensor) -> tuple[Tensor, Tensor]:
     """The variance and the covariance term of z [N, D]."""
     if len(z) < 2:
         raise UsageError("identity.vicreg measures how samples vary: a batch needs at least 2 of them.")
-    covariance = torch.cov(z.T).reshape(z.shape[1], z.shape[1])
+    z = z - z.mean(dim=0)
+    covariance = z.T @ z / (len(z) - 1)  # torch.cov would ask the device for numbers, twice
     variances = covariance.diagonal()
     hinge = torch.relu(1 - (variances + _EPSILON).sqrt()).mean()
     return hinge, (covariance - variances.diag()).square().sum() / z.shape[1]

@@ -1,9 +1,6 @@
 """Embeddings in two dimensions, through scikit-learn."""
 
 import numpy as np
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
-from sklearn.preprocessing import normalize
 
 from stec.errors import DataError
 from stec.report.facts import Map
@@ -33,6 +30,11 @@ def flat_map(
     if not np.isfinite(features).all():
         raise DataError("the features to be drawn on a map hold numbers that are not finite.")
     total = len(features)
+    # Imported here: with it, a run would begin two seconds later.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+    from sklearn.preprocessing import normalize
+
     if total > most:
         chosen = np.sort(np.random.default_rng(seed).choice(total, most, replace=False))
         features, labels = features[chosen], labels[chosen]

@@ -11,10 +11,11 @@ from torch import Tensor
 from stec import catalogue
 from stec.actions import Compose
 from stec.catalogue import Installed
+from stec.decoder import Decoder
 from stec.encoder import Encoder
 from stec.errors import StecError
 from stec.nodes import checked
-from stec.samples import Decoder, make_batch
+from stec.samples import make_batch
 from stec.testing.fault import Fault, Skip
 from stec.views import Batch, Views, make_views
 
@@ -185,12 +186,12 @@ class Bench:
         extents = None
         for each in self.names("decoder"):
             decoder = self.working("decoder", each)
-            sizes = [decoder.extent(raw) for raw in self.raws(decoder)]
+            sizes = [decoder.open(raw).extent for raw in self.raws(decoder)]
             extents = extents or sizes
             try:
                 if decoder.performs > place:
                     if place == 0 and hasattr(decoder, "all"):  # all of a sample, as if nothing was performed
-                        everything = decoder.finish(decoder.all(self.raws(decoder)[0])[None])
+                        everything = decoder.finish(decoder.all(decoder.open(self.raws(decoder)[0]))[None])
                         return torch.tensor(sizes[:1]), everything
                     continue
                 batch = self.batch(each)

@@ -33,7 +33,7 @@ def overfit(bench: Bench) -> None:
     torch.manual_seed(0)
     encoder = bench.encoder(_learner(bench))()
     actions, decoder = bench.space, bench.working("decoder", bench.first("decoder"))
-    extents = torch.tensor([decoder.extent(raw) for raw in bench.raws(decoder)])
+    extents = torch.tensor([decoder.open(raw).extent for raw in bench.raws(decoder)])
     identity: dict[str, tuple[float, Term]] = {"simclr": (1.0, SimCLR(encoder.dims, hidden=_HIDDEN, out=_HIDDEN // 2))}
     manipulation: dict[str, tuple[float, Term]] = {}
     try:

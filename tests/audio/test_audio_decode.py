@@ -39,21 +39,25 @@ def actions(of, rows):
     return found
 
 
+def cut(of, raw, actions, **options):
+    """The views of a recording."""
+    decoder = Window(of, **options)
+    return decoder(decoder.open(raw), actions)
+
+
 @pytest.mark.parametrize("write", [flac, lambda x: to_wav(x, 16_000)])
 def test_views_are_the_windows_that_were_drawn(write):
     x, of = noise(40_000), space()
     raw, decoder = write(x), Window(of)
     assert decoder.performs == 1
-    assert decoder.extent(raw) == (40_000,)
+    assert decoder.open(raw).extent == (40_000,)
     drawn = sample_views(of, make_keys(0, 0, torch.tensor([7])), torch.tensor([[40_000]]), 4)[:, 0]
-    views = decoder(raw, drawn)
+    views = decoder(decoder.open(raw), drawn)
     starts = drawn[:, of.slices["temporal_window"]][:, 0].long().tolist()
     assert len(set(starts)) == 4
     for view, start in zip(views, starts, strict=True):
         assert view.dtype == torch.int16
         np.testing.assert_array_equal(view, x[None, start : start + SIZE])
-    (alone,) = decoder(raw)
-    np.testing.assert_array_equal(alone, decoder.whole(raw))
 
 
 def test_the_window_may_stand_after_other_parameters_of_its_space():
@@ -70,16 +74,16 @@ def test_views_share_one_opening_of_the_bytes(monkeypatch):
     of = space()
     raw = flac(noise(30_000))
     opened.clear()
-    Window(of)(raw, actions(of, [(20_000, SIZE, 1, 30_000), (5, SIZE, 1, 30_000), (9_000, SIZE, 1, 30_000)]))
+    cut(of, raw, actions(of, [(20_000, SIZE, 1, 30_000), (5, SIZE, 1, 30_000), (9_000, SIZE, 1, 30_000)]))
     assert len(opened) == 1
 
 
 def test_the_evaluation_view_is_the_middle_and_all_is_all():
     x, decoder = noise(10_001), Window(space())
     raw = flac(x)
-    np.testing.assert_array_equal(decoder.whole(raw)[0], x[3976 : 3976 + SIZE])
-    np.testing.assert_array_equal(decoder.all(raw)[0], x)
-    np.testing.assert_array_equal(decoder.all(flac(x[:5]))[0], x[:5])
+    np.testing.assert_array_equal(decoder.whole(decoder.open(raw))[0], x[3976 : 3976 + SIZE])
+    np.testing.assert_array_equal(decoder.all(decoder.open(raw))[0], x)
+    np.testing.assert_array_equal(decoder.all(decoder.open(flac(x[:5])))[0], x[:5])
 
 
 def test_finish_is_full_scale_at_one_on_samples_and_batches():
@@ -94,9 +98,11 @@ def test_finish_is_full_scale_at_one_on_samples_and_batches():
 def test_a_short_recording_is_padded_at_its_end(num):
     x, of = noise(num), space()
     raw, decoder = flac(x), Window(of)
-    assert decoder.extent(raw) == (num,)
-    (view,) = decoder(raw, sample_views(of, make_keys(0, 0, torch.tensor([1])), torch.tensor([[num]]), 1)[:, 0])
-    for found in (view, decoder.whole(raw)):
+    assert decoder.open(raw).extent == (num,)
+    (view,) = decoder(
+        decoder.open(raw), sample_views(of, make_keys(0, 0, torch.tensor([1])), torch.tensor([[num]]), 1)[:, 0]
+    )
+    for found in (view, decoder.whole(decoder.open(raw))):
         assert found.shape == (1, SIZE)
         np.testing.assert_array_equal(found[0, :num], x)
         assert not found[0, num:].any()
@@ -104,9 +110,9 @@ def test_a_short_recording_is_padded_at_its_end(num):
 
 def test_a_short_recording_is_refused_if_told_so():
     decoder = Window(space(speeds=(0.5, 1.5)), short="refuse")
-    assert decoder.extent(flac(noise(SIZE * 3 // 2))) == (SIZE * 3 // 2,)
+    assert decoder.open(flac(noise(SIZE * 3 // 2))).extent == (SIZE * 3 // 2,)
     with pytest.raises(DataError, match=f"of {SIZE * 3 // 2 - 1} samples, shorter than a window of {SIZE * 3 // 2}"):
-        decoder.extent(flac(noise(SIZE * 3 // 2 - 1)))
+        decoder.open(flac(noise(SIZE * 3 // 2 - 1)))
 
 
 def test_silence_is_refused_only_if_all_drawn_windows_are_silent():
@@ -116,11 +122,11 @@ def test_silence_is_refused_only_if_all_drawn_windows_are_silent():
     raw, silent, loud = flac(x), (100, SIZE, 1, 20_000), (11_000, SIZE, 1, 20_000)
     refusing = Window(of, quiet="refuse")
     with pytest.raises(DataError, match="digital silence in every window"):
-        refusing(raw, actions(of, [silent, (6_000, SIZE, 1, 20_000)]))
-    views = refusing(raw, actions(of, [silent, loud]))
+        refusing(refusing.open(raw), actions(of, [silent, (6_000, SIZE, 1, 20_000)]))
+    views = refusing(refusing.open(raw), actions(of, [silent, loud]))
     assert [int(view.count_nonzero()) for view in views] == [0, 1]
-    assert not Window(of)(raw, actions(of, [silent]))[0].any()
-    assert refusing.whole(flac(np.zeros(9000, np.int16))).shape == (1, SIZE)
+    assert not cut(of, raw, actions(of, [silent]))[0].any()
+    assert refusing.whole(refusing.open(flac(np.zeros(9000, np.int16)))).shape == (1, SIZE)
 
 
 @pytest.mark.parametrize("speed", [0.5, 0.97, 1.1, 2.0])
@@ -130,7 +136,7 @@ def test_at_another_speed_a_tone_is_higher_or_lower(speed):
     of = space(speeds=(speed,))
     length = round(SIZE * speed)
     for start in (0, 12_345, 40_000 - length):
-        (view,) = Window(of)(raw, actions(of, [(start, length, speed, 40_000)]))
+        (view,) = cut(of, raw, actions(of, [(start, length, speed, 40_000)]))
         assert view.shape == (1, SIZE)
         expected = 10_000 * np.sin(2 * np.pi * 500 * (start + speed * np.arange(SIZE)) / 16_000)
         assert np.abs(view[0].numpy() - expected)[40:-40].max() < 40
@@ -142,7 +148,7 @@ def test_faster_play_does_not_alias():
     time = np.arange(40_000) / 16_000
     raw = flac(np.rint(10_000 * np.sin(2 * np.pi * 6000 * time)).astype(np.int16))
     of = space(speeds=(2.0,))
-    (view,) = Window(of)(raw, actions(of, [(10_000, 2 * SIZE, 2.0, 40_000)]))
+    (view,) = cut(of, raw, actions(of, [(10_000, 2 * SIZE, 2.0, 40_000)]))
     assert view.abs().max() < 100  # 12 kHz cannot be told at 16 kHz
 
 
@@ -150,8 +156,8 @@ def test_other_rates_are_measured_and_cut_at_ours():
     time = np.arange(44_100 * 2) / 44_100
     raw, of = flac(np.rint(10_000 * np.sin(2 * np.pi * 500 * time)).astype(np.int16), 44_100), space()
     decoder = Window(of)
-    assert decoder.extent(raw) == (32_000,)
-    (view,) = decoder(raw, actions(of, [(20_000, SIZE, 1, 32_000)]))
+    assert decoder.open(raw).extent == (32_000,)
+    (view,) = decoder(decoder.open(raw), actions(of, [(20_000, SIZE, 1, 32_000)]))
     expected = 10_000 * np.sin(2 * np.pi * 500 * (20_000 + np.arange(SIZE)) / 16_000)
     assert np.abs(view[0].numpy() - expected).max() < 40
 
@@ -160,14 +166,14 @@ def test_other_rates_are_measured_and_cut_at_ours():
 def test_damaged_bytes_are_a_data_error_whoever_asks(raw):
     of = space()
     decoder = Window(of)
-    for ask in (decoder.extent, decoder.whole, decoder.all, lambda r: decoder(r, actions(of, [(0, SIZE, 1, 9000)]))):
+    for ask in (decoder.whole, decoder.all, lambda opened: decoder(opened, actions(of, [(0, SIZE, 1, 9000)]))):
         with pytest.raises(DataError):
-            ask(raw)
+            ask(decoder.open(raw))
 
 
 def test_limits_are_the_decoders():
     with pytest.raises(DataError, match=r"more than max_seconds=0\.5"):
-        Window(space(), max_seconds=0.5).extent(flac(noise(9000)))
+        Window(space(), max_seconds=0.5).open(flac(noise(9000)))
 
 
 @pytest.mark.parametrize(

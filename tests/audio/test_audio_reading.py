@@ -92,7 +92,7 @@ def test_a_window_of_vorbis_far_from_the_end_is_not_decoded_from_the_beginning(m
     monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, n, **k: (read.append(n), plain(self, n, **k))[1])
     sound.read(500_000, 520_480)
     sound.read(900_000, 920_480)
-    assert read == [0, 20_480, 900_000 - (960_000 - 2**18), 20_480]
+    assert read == [20_480, 900_000 - (960_000 - 2**18), 20_480]
 
 
 def test_a_window_of_flac_costs_no_more_than_its_bytes(monkeypatch):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from stec.decoder import Opened
 from stec.encoder import Features
 from stec.errors import DataError, UsageError
 from stec_audio.encoders import Cpc
@@ -18,8 +19,11 @@ class Decoder:
 
     extensions = ("flac", "wav")
 
-    def all(self, raw):
-        return torch.from_numpy(np.frombuffer(raw, np.int16).copy())[None]
+    def open(self, raw):
+        return Opened((len(raw) // 2,), raw)
+
+    def all(self, opened):
+        return torch.from_numpy(np.frombuffer(opened.content, np.int16).copy())[None]
 
     def finish(self, x):
         return x.float() / 32768

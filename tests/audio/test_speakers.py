@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from stec.decoder import Opened
 from stec.encoder import Features
 from stec.errors import DataError, UsageError
 from stec_audio.encoders import Cpc
@@ -14,8 +15,11 @@ class Decoder:
 
     extensions = ("flac",)
 
-    def whole(self, raw):
-        return torch.tensor([list(raw[:4])], dtype=torch.int16)
+    def open(self, raw):
+        return Opened((len(raw),), raw)
+
+    def whole(self, opened):
+        return torch.tensor([list(opened.content[:4])], dtype=torch.int16)
 
     def finish(self, x):
         return x.float() / 32768

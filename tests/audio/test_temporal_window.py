@@ -234,7 +234,7 @@ def test_a_decoder_performs_what_act_performs():
     buffer = io.BytesIO()
     soundfile.write(buffer, whole.numpy(), 16_000, format="WAV", subtype="PCM_16")
     decoder, actions = Window(Compose({"temporal_window": space})), draw(space, 12, 2000)
-    begun = decoder.finish(torch.stack(decoder(buffer.getvalue(), actions)))
+    begun = decoder.finish(torch.stack(decoder(decoder.open(buffer.getvalue()), actions)))
     expected = space.act(decoder.finish(whole).expand(12, 1, -1), actions, 0)
     assert (begun - expected)[:, :, 1:-1].abs().max() < 2e-3
     at_speed_1 = actions[:, 2] == 1

@@ -13,7 +13,14 @@ from stec.testing.fault import Skip
 OURS = {m.name: Bench(Installed("stec", m)) for m in (stec_vision.MODALITY, stec_audio.MODALITY)}
 CASES = {f"{name}, {case}": case for name, bench in OURS.items() for case in all_cases(bench)}
 # What may be skipped: another device, a nuisance's prediction, and what an encoder does not have.
-KNOWN = ("no GPU", "nuisance", "gives no sequence", "gives no local frames", "no parameters to learn")
+KNOWN = (
+    "no GPU",
+    "nuisance",
+    "gives no sequence",
+    "gives no local frames",
+    "no parameters to learn",
+    "performs nothing",
+)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

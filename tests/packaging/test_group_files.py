@@ -20,9 +20,11 @@ TERMS = [(kind, path) for kind in ("identity", "manipulation") for path in sorte
 
 
 def read(path: Path) -> dict[str, Any]:
-    node = OmegaConf.to_container(OmegaConf.load(path))
+    # What a file takes from the whole configuration is taken from its defaults.
+    known = {"augment": OmegaConf.load(own() / "train.yaml").augment}
+    node = OmegaConf.to_container(OmegaConf.merge(known, OmegaConf.load(path)), resolve=True)
     assert isinstance(node, dict)
-    return node
+    return {key: value for key, value in node.items() if key not in known}
 
 
 def fits(make: type[Any], node: dict[str, Any], where: str) -> None:

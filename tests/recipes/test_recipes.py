@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from audio.toy_sound import write_corpus
 from hydra import compose, initialize_config_dir
 from PIL import Image
@@ -20,6 +21,7 @@ from stec.cli import composing
 from stec.cli.recipes import listing, own
 from stec.cli.train import main
 from stec.experiment import Experiment
+from stec.objective import FORWARD_VIEWS
 from stec.shards.writer import write_split
 from stec.training.run import Run, flat
 
@@ -96,10 +98,23 @@ def test_a_recipe_says_which_lambda_it_takes(name):
     assert any("lambda" in line for line in head(name)) == weighted
 
 
+def says(name: str, key: str) -> Any:
+    """What a recipe's own file says of a key, else the one it builds on; train.yaml is not asked."""
+    node = yaml.safe_load((own() / "recipe" / f"{name}.yaml").read_text(encoding="utf-8"))
+    roots = [one for one in node["defaults"] if isinstance(one, str) and one != "_self_"]
+    return node.get(key, says(roots[0], key) if roots else None)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_says_which_form_of_batch_norm_it_takes_or_the_one_it_builds_on_does(name):
+    assert says(name, "forward_views") in FORWARD_VIEWS
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_composes_to_a_configuration_that_fits(name):
     config = composed(f"recipe={name}")
     assert config["name"] == name
+    assert config["forward_views"] == says(name, "forward_views")
     experiment = Experiment(config)
     own = "ti-0.03/" if name == "speech_demo" else ""  # it makes several runs
     assert experiment.settings.run_dir == f"runs/{name}/{own}seed-0"

@@ -22,7 +22,7 @@ def pixels(num, side=32, seed=0):
 
 def decoded(sample):
     decoder = Image(Compose({"crop": AffineCrop(size=8)}))
-    return decoder.whole(sample["webp"]).permute(1, 2, 0).numpy()
+    return decoder.whole(decoder.open(sample["webp"])).permute(1, 2, 0).numpy()
 
 
 def pickled(content, name):

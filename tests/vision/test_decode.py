@@ -11,12 +11,17 @@ import pytest
 import torch
 from PIL import Image as pil
 from PIL import ImageFile
+from toy_source import Memory
 
 from stec.actions import Compose, sample_views
 from stec.errors import DataError, UsageError
 from stec.rng import make_keys
+from stec.samples import make_batch
+from stec.views import make_views
 from stec_vision.actions import AffineCrop
 from stec_vision.decode import Image, ImageCrop
+from stec_vision.photometry import ColorJitter, GaussianBlur, Grayscale, Solarize
+from stec_vision.quarter_turn import QuarterTurn
 
 
 def photograph(height, width):
@@ -37,7 +42,8 @@ def space(size=32, **options):
 
 
 def whole(raw, **options):
-    return Image(space(), **options).whole(raw)
+    decoder = Image(space(), **options)
+    return decoder.whole(decoder.open(raw))
 
 
 def bomb(width, height):
@@ -68,8 +74,8 @@ def test_exif_orientation_is_applied(orientation, kind):
     exif[0x0112] = orientation
     raw = encoded(stored, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
     decoder = Image(space())
-    assert decoder.extent(raw) == (20, 30)
-    assert torch.equal(decoder.whole(raw), torch.from_numpy(upright).permute(2, 0, 1))
+    assert decoder.open(raw).extent == (20, 30)
+    assert torch.equal(decoder.whole(decoder.open(raw)), torch.from_numpy(upright).permute(2, 0, 1))
 
 
 def test_orientation_of_a_jpeg_that_is_reduced_while_decoding():
@@ -79,8 +85,8 @@ def test_orientation_of_a_jpeg_that_is_reduced_while_decoding():
     raw = encoded(pil.fromarray(upright).transpose(pil.Transpose.ROTATE_90), "JPEG", quality=98, exif=exif)
     plain = encoded(pil.fromarray(upright), "JPEG", quality=98)
     decoder = ImageCrop(space(32))
-    assert decoder.extent(raw) == (256, 384)
-    assert (decoder.whole(raw).float() - decoder.whole(plain).float()).abs().max() <= 8
+    assert decoder.open(raw).extent == (256, 384)
+    assert (decoder.whole(decoder.open(raw)).float() - decoder.whole(decoder.open(plain)).float()).abs().max() <= 8
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "CMYK", "RGBA", "LA", "1", "I;16", "YCbCr"])
@@ -121,7 +127,7 @@ def test_damage_is_one_sentence(kind, keep):
     cut = raw[: int(len(raw) * keep)]
     for decoder in (Image(space()), ImageCrop(space())):
         with pytest.raises(DataError) as caught:
-            decoder.whole(cut)
+            decoder.whole(decoder.open(cut))
         assert "\n" not in str(caught.value)
 
 
@@ -137,9 +143,8 @@ def test_a_bomb_is_refused_from_its_header(width, height, monkeypatch):
         # What this raises is no Exception, so the decoder cannot take it for damage.
         monkeypatch.setattr(place, name, lambda *_, **__: pytest.fail("pixels of a bomb are allocated"))
     for decoder in (Image(space()), ImageCrop(space())):
-        for ask in (decoder.extent, decoder.whole):
-            with pytest.raises(DataError, match="not decoded"):
-                ask(raw)
+        with pytest.raises(DataError, match="not decoded"):
+            decoder.open(raw)
 
 
 @contextmanager
@@ -163,15 +168,15 @@ def test_a_long_thin_picture_does_not_become_a_large_one():
     for decoder in (Image(space(), size=224), ImageCrop(space(224))):
         for raw in (wide, tall):
             with at_most(256_000_000):
-                assert decoder.whole(raw).shape == (3, 224, 224)
+                assert decoder.whole(decoder.open(raw)).shape == (3, 224, 224)
 
 
 def test_a_size_makes_a_ragged_folder_even():
     for height, width in [(40, 70), (70, 40), (9, 9)]:
         raw = encoded(pil.fromarray(photograph(height, width)))
         decoder = Image(space(), size=24)
-        assert decoder.extent(raw) == (24, 24)
-        assert decoder(raw)[0].shape == (3, 24, 24)
+        assert decoder.open(raw).extent == (24, 24)
+        assert decoder.whole(decoder.open(raw)).shape == (3, 24, 24)
 
 
 @pytest.mark.parametrize("shape", [(300, 400), (401, 299), (64, 64)])
@@ -180,7 +185,8 @@ def test_evaluation_view_is_torchvisions(shape):
 
     image = pil.fromarray(photograph(*shape))
     expected = v2.Compose([v2.Resize(73), v2.CenterCrop(64)])(image)
-    found = ImageCrop(space(64)).whole(encoded(image)).permute(1, 2, 0).numpy()
+    decoder = ImageCrop(space(64))
+    found = decoder.whole(decoder.open(encoded(image))).permute(1, 2, 0).numpy()
     assert np.abs(found.astype(int) - np.asarray(expected).astype(int)).max() <= 2
 
 
@@ -188,10 +194,10 @@ def views_both_ways(raw, size, num=24):
     both = space(size)
     keys = make_keys(0, 0, torch.arange(num))
     late, early = Image(both), ImageCrop(both)
-    actions = sample_views(both, keys, torch.tensor([early.extent(raw)] * num), 2)
-    source = late.finish(late(raw)[0])
+    actions = sample_views(both, keys, torch.tensor([early.open(raw).extent] * num), 2)
+    source = late.finish(late.whole(late.open(raw)))
     for sample in range(num):
-        cut = early(raw, actions[:, sample])
+        cut = early(early.open(raw), actions[:, sample])
         for view in range(2):
             expected = both.act(source[None], actions[view, sample : sample + 1], view)[0]
             assert cut[view].dtype == torch.uint8
@@ -212,7 +218,60 @@ def test_a_view_of_a_reduced_jpeg_is_nearly_the_same():
     assert max(float(error.max()) for error in errors) <= 12
 
 
+COLOURS = {
+    "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.2, "hue": 0.1, "p": 0.8},
+    "grayscale": {"p": 0.2},
+    "gaussian_blur": {"p": 0.5},
+    "solarize": {"p": 0.2},
+}
+
+
+def painting(size=48):
+    """ImageCrop that leaves colours and blur to the device, and the one that performs them; with their space."""
+    made = {"color_jitter": ColorJitter, "grayscale": Grayscale, "gaussian_blur": GaussianBlur, "solarize": Solarize}
+    both = Compose({"crop": AffineCrop(size=size)} | {name: make(**COLOURS[name]) for name, make in made.items()})
+    return both, ImageCrop(both), ImageCrop(both, augment="fast")
+
+
+def test_fast_performs_all_that_can_be_painted_with_the_same_actions():
+    both, exact, fast = painting()
+    assert (exact.performs, fast.performs) == (1, 5)
+    raw = encoded(pil.fromarray(photograph(120, 160)))
+    source = Memory([{"png": raw}] * 32)
+    batches = [make_batch(source, decoder, both, 2, 0, 0, range(32))[0] for decoder in (exact, fast)]
+    assert torch.equal(batches[0].actions, batches[1].actions)
+    seen = [
+        make_views(batch, both, performed=decoder.performs, finish=decoder.finish)
+        for batch, decoder in zip(batches, (exact, fast), strict=True)
+    ]
+    assert torch.equal(seen[0].copies[0, 1].values, seen[1].copies[0, 1].values)
+    assert torch.equal(seen[0].copies[0, 1].valid, seen[1].copies[0, 1].valid)
+    jittered = both.parts["color_jitter"].touches(batches[0].actions[0][:, both.slices["color_jitter"]])
+    apart = (seen[0].x[0] - seen[1].x[0]).abs().amax(dim=(1, 2, 3))
+    # Grey, blur and inversion differ by roundings to 8 bits; colours by the order in which they are clamped as well.
+    assert apart[~jittered].max() < 3 / 255
+    near = (seen[0].x[0] - seen[1].x[0])[jittered].abs().mean()
+    far = (seen[0].x[0] - exact.finish(batches[0].x[0]))[jittered].abs().mean()
+    assert near < far / 2
+
+
+def test_a_part_that_cannot_be_painted_ends_the_painting():
+    parts = {"crop": AffineCrop(size=24), "grayscale": Grayscale(), "turn": QuarterTurn(), "solarize": Solarize()}
+    assert ImageCrop(Compose(parts), augment="fast").performs == 2
+
+
+def test_batches_of_views_lie_channels_last():
+    both, exact, fast = painting()
+    source = Memory([{"png": encoded(pil.fromarray(photograph(60, 70)))}] * 3)
+    for decoder in (exact, fast):
+        batch, _ = make_batch(source, decoder, both, 2, 0, 0, range(3))
+        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in batch.x)
+        assert decoder.finish(batch.x[0]).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_refusals():
+    with pytest.raises(UsageError, match="augment='slow' is unknown: choose exact or fast"):
+        ImageCrop(space(), augment="slow")
     with pytest.raises(UsageError, match="upright"):
         ImageCrop(space(rotation=0.3))
     with pytest.raises(UsageError, match="max_pixels"):

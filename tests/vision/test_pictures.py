@@ -258,7 +258,7 @@ def test_meanings_are_told_of_every_component_of_the_crop():
 def test_source_is_what_the_decoder_cuts_its_views_from(decoder, proportion):
     buffer = io.BytesIO()
     pil.new("RGB", (1200, 600), (10, 200, 30)).save(buffer, "JPEG")
-    height, width = decoder.extent(buffer.getvalue())
+    height, width = decoder.open(buffer.getvalue()).extent
     source = ReportPictures(space()).source(buffer.getvalue(), decoder)
     assert source.shape[1] / source.shape[2] == height / width == proportion
     assert source.dtype == torch.uint8

@@ -61,6 +61,28 @@ def test_pixels_come_through():
     assert torch.equal(found, torch.from_numpy(pixels).permute(2, 0, 1))
 
 
+@pytest.mark.parametrize(("height", "width"), [(64, 96), (63, 97), (1, 1), (5, 300)])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"quality": 100}])
+def test_pixels_of_a_jpeg_are_pils_bit_for_bit(height, width, options):
+    raw = encoded(Image.fromarray(noise(height, width)), "JPEG", **options)
+    found = Picture(raw, 10**6).pixels()
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, np.asarray(Picture(raw, 10**6).rgb()))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_jpegs_have_the_same_pixels_too(mode):
+    raw = encoded(Image.fromarray(noise(20, 30)).convert(mode), "JPEG")
+    np.testing.assert_array_equal(Picture(raw, 10**6).pixels(), np.asarray(Picture(raw, 10**6).rgb()))
+
+
+def test_a_jpeg_that_is_cut_off_anywhere_is_refused():
+    raw = encoded(Image.fromarray(noise(16, 16)), "JPEG", quality=50)
+    for num in range(len(raw)):
+        with pytest.raises(DataError):
+            Picture(raw[:num], 10**6).pixels()
+
+
 def test_a_reduced_jpeg_stays_at_least_as_large_as_wanted():
     raw = encoded(Image.fromarray(noise(256, 512)), "JPEG")
     picture = Picture(raw, 10**6)

@@ -48,20 +48,28 @@ def actions(made, number=0, num_views=2):
 
 
 def views(made, raw, num_views=2):
-    decoder, action = ImageCrop(made, saliency=True), actions(made, num_views=num_views)
-    batch = Batch(tuple(x[None] for x in decoder(raw, action)), action[:, None], torch.zeros(1, 3, dtype=torch.int64))
-    return make_views(batch, made, performed=1, finish=decoder.finish)
+    action = actions(made, num_views=num_views)
+    x = tuple(view[None] for view in cut(made, raw, action))
+    batch = Batch(x, action[:, None], torch.zeros(1, 3, dtype=torch.int64))
+    return make_views(batch, made, performed=1, finish=ImageCrop(made, saliency=True).finish)
+
+
+def cut(made, raw, action):
+    """The views, with alpha as their fourth channel."""
+    decoder = ImageCrop(made, saliency=True)
+    return decoder(decoder.open(raw), action)
 
 
 def plain(raw, action):
     """The view without any saliency."""
-    return ImageCrop(Compose({"crop": AffineCrop(size=SIDE, flip=1.0)}))(raw, action[:, :9])
+    decoder = ImageCrop(Compose({"crop": AffineCrop(size=SIDE, flip=1.0)}))
+    return decoder(decoder.open(raw), action[:, :9])
 
 
 def test_the_fourth_channel_is_cut_as_the_colours_are():
     made = space()
     action = actions(made)
-    for alpha, view in enumerate(ImageCrop(made, saliency=True)(with_alpha(0), action)):
+    for alpha, view in enumerate(cut(made, with_alpha(0), action)):
         assert view.shape == (4, SIDE, SIDE)
         # Colours beneath alpha 0 are there: neither laid on white nor multiplied away.
         assert torch.equal(view[:3], plain(encoded(colours()), action)[alpha])
@@ -72,7 +80,7 @@ def test_the_fourth_channel_is_cut_as_the_colours_are():
 
 def test_a_picture_without_alpha_is_all_thing():
     made = space()
-    for view in ImageCrop(made, saliency=True)(encoded(colours()), actions(made)):
+    for view in cut(made, encoded(colours()), actions(made)):
         assert (view[3] == 255).all()
 
 
@@ -81,7 +89,7 @@ def test_the_background_is_grey_and_the_thing_is_as_it_was(fill):
     made = space(fill=fill)
     seen = views(made, with_alpha(0))
     for v, x in enumerate(seen.x):
-        raw = ImageCrop(made, saliency=True)(with_alpha(0), actions(made))[v].float() / 255
+        raw = cut(made, with_alpha(0), actions(made))[v].float() / 255
         expected = raw[:3] * raw[3] + fill * (1 - raw[3])
         torch.testing.assert_close(x[0], expected, rtol=0, atol=1e-6)
         assert x.shape == (1, 3, SIDE, SIDE)
@@ -98,8 +106,9 @@ def test_with_probability_0_and_in_other_views_only_the_channel_is_dropped():
 
 
 def test_the_evaluation_view_has_three_channels_of_the_colours_beneath():
-    seen = ImageCrop(space(), saliency=True).whole(with_alpha(0))
-    bare = ImageCrop(Compose({"crop": AffineCrop(size=SIDE)})).whole(encoded(colours()))
+    decoder, opaque = ImageCrop(space(), saliency=True), ImageCrop(Compose({"crop": AffineCrop(size=SIDE)}))
+    seen = decoder.whole(decoder.open(with_alpha(0)))
+    bare = opaque.whole(opaque.open(encoded(colours())))
     assert torch.equal(seen, bare)
 
 
@@ -111,7 +120,7 @@ def test_share_of_backgrounds_and_an_upright_thing():
     exif[0x0112] = 6  # to be turned clockwise
     stored.save(file, "PNG", exif=exif)
     made = space()
-    turned, upright = (ImageCrop(made, saliency=True)(raw, actions(made)) for raw in (file.getvalue(), with_alpha(0)))
+    turned, upright = (cut(made, raw, actions(made)) for raw in (file.getvalue(), with_alpha(0)))
     assert all(map(torch.equal, turned, upright))
 
 

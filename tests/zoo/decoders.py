@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from toy_source import Corners, Sources
 
+from stec.decoder import Opened
 from zoo.astray import astray
 
 
@@ -13,8 +14,8 @@ class Ignores(Corners):
     def __init__(self, space):
         pass
 
-    def __call__(self, raw, actions=None):
-        return tuple(self.whole(raw)[:, :1, :1] for _ in actions)
+    def __call__(self, opened, actions):
+        return tuple(self.whole(opened)[:, :1, :1] for _ in actions)
 
 
 class Plain(Sources):
@@ -27,22 +28,17 @@ class Dotted(Plain):
 
 
 class Swapped(Plain):
-    def extent(self, raw):
-        return super().extent(raw)[::-1]
+    def open(self, raw):
+        extent, raw = super().open(raw)
+        return Opened(extent[::-1], raw)
 
-    def whole(self, raw):
-        return super().whole(raw) if len(raw) < 2 else Sources().whole(bytes([raw[0], raw[1]]) + raw[2:])
+    def whole(self, opened):
+        return super().whole(Opened(opened.extent[::-1], opened.content))
 
 
 class Flickers(Plain):
-    def whole(self, raw):
-        return super().whole(raw) + int(astray())
-
-
-class PerformsInSecret(Plain):
-    def __call__(self, raw, actions=None):
-        whole = self.whole(raw)
-        return (whole if actions is None else whole + int(1000 * float(actions[0].sum())) % 7,)
+    def whole(self, opened):
+        return super().whole(opened) + int(astray())
 
 
 class Unfinished(Plain):
@@ -51,16 +47,16 @@ class Unfinished(Plain):
 
 
 class Crashes(Plain):
-    def extent(self, raw):
-        return raw[0], raw[1]
+    def open(self, raw):
+        return Opened((raw[0], raw[1]), raw)
 
 
 class Swallows(Plain):
     """Fills up what is not there."""
 
-    def extent(self, raw):
-        return (*raw[:2], 1, 1)[:2] if len(raw) >= 2 and raw[0] * raw[1] else (1, 1)
+    def open(self, raw):
+        return Opened((*raw[:2], 1, 1)[:2] if len(raw) >= 2 and raw[0] * raw[1] else (1, 1), raw)
 
-    def whole(self, raw):
-        height, width = self.extent(raw)
+    def whole(self, opened):
+        (height, width), raw = opened
         return torch.from_numpy(np.resize(np.frombuffer(raw[2:] or b"\0", np.uint8), (1, height, width)).copy())

@@ -20,7 +20,8 @@ class Labels:
     def example(self, members, meta):
         if not members["cls"].isdigit():
             raise DataError("cls is not a number")
-        return self.decoder.finish(self.decoder.whole(members["toy"]))[None], torch.tensor([int(members["cls"])])
+        whole = self.decoder.whole(self.decoder.open(members["toy"]))
+        return self.decoder.finish(whole)[None], torch.tensor([int(members["cls"])])
 
     def rows(self, encoder, features, labels):
         return features.pooled, labels
@@ -44,7 +45,8 @@ class BeyondItsClasses(Labels):
 
 class Trusting(Labels):
     def example(self, members, meta):
-        return self.decoder.finish(self.decoder.whole(members["toy"]))[None], torch.tensor([int(members["cls"])])
+        whole = self.decoder.whole(self.decoder.open(members["toy"]))
+        return self.decoder.finish(whole)[None], torch.tensor([int(members["cls"])])
 
 
 class Drawn:
@@ -54,7 +56,7 @@ class Drawn:
         pass
 
     def source(self, raw, decoder):
-        return decoder.whole(raw)
+        return decoder.whole(decoder.open(raw))
 
     def pair(self, source, actions, views):
         Image.new("L", (2, 2)).save(file := io.BytesIO(), "PNG")

@@ -30,7 +30,7 @@ class Activity:
     def example(self, members, meta):
         if not members["cls"].isdigit():
             raise DataError("the member cls is not a number")
-        x = self.decoder.finish(self.decoder.whole(members["npy"])[None])
+        x = self.decoder.finish(self.decoder.whole(self.decoder.open(members["npy"]))[None])
         return x, torch.tensor([int(members["cls"])])
 
     def rows(self, encoder, features, labels):

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
+from stec.decoder import Opened
 from stec.errors import DataError
 
 
@@ -14,7 +15,7 @@ class Motion:
 
     def __init__(self, space): ...
 
-    def extent(self, raw):
+    def open(self, raw):
         file = io.BytesIO(raw)
         try:
             np.lib.format.read_magic(file)
@@ -22,14 +23,11 @@ class Motion:
             assert (axes, num > 0, kind, 6 * num) == (3, True, np.dtype("<i2"), len(raw) - file.tell())
         except Exception as error:
             raise DataError(f"{len(raw)} bytes that are not the .npy of an int16 array [3, N]") from error
-        return (num,)
+        return Opened((num,), raw)
 
-    def whole(self, raw):
-        (num,) = self.extent(raw)
+    def whole(self, opened):
+        (num,), raw = opened
         return torch.from_numpy(np.frombuffer(raw[-6 * num :], "<i2").reshape(3, num).copy())
-
-    def __call__(self, raw, actions=None):
-        return (self.whole(raw),)
 
     def finish(self, x):
         return x.float() / 4096
@@ -60,7 +58,7 @@ class Curves:
     def __init__(self, space): ...
 
     def source(self, raw, decoder):
-        return decoder.finish(decoder.whole(raw))
+        return decoder.finish(decoder.whole(decoder.open(raw)))
 
     def pair(self, source, actions, views):
         picture = Image.new("RGB", (256, 180), "white")
