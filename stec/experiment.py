@@ -23,8 +23,10 @@ from stec.objective import STEC
 from stec.resident import Resident
 from stec.summary import REPORT, tell
 from stec.training.loop import train
+from stec.training.making import time_making
 from stec.training.optim import OPTIMIZERS
 from stec.training.options import Hardware, Training
+from stec.training.profile import Profile
 from stec.training.ranks import ranks
 from stec.training.run import Run
 from stec.views import make_views
@@ -41,7 +43,8 @@ class Settings:
     """The keys of a configuration that belong to no group.
 
     batch_size: the global batch, over all ranks; num_views: views of each sample; data: what to learn from; weights:
-    what to start from; run_dir and resume: see Run; forward_views: see STEC.
+    what to start from; run_dir and resume: see Run; forward_views: see STEC; augment: "exact" or
+    "fast", for those parts of the actions, and of the decoder, that are told it; profile: say what limits the run.
     """
 
     def __init__(
@@ -56,6 +59,8 @@ class Settings:
         forward_views: str,
         resume: str,
         run_dir: str,
+        augment: str = "exact",
+        profile: bool = False,
     ):
         if not 0 <= seed < 2**31:
             raise UsageError(f"seed={seed} must be at least 0 and below 2^31.")
@@ -63,9 +68,11 @@ class Settings:
             raise UsageError(f"batch_size={batch_size} must be at least 2.")
         if not 1 <= num_views <= 256:
             raise UsageError(f"num_views={num_views} must be at least 1 and at most 256.")
+        if augment not in ("exact", "fast"):
+            raise UsageError(f"augment={augment!r} is unknown: choose exact or fast.")
         self.num_views = num_views
         self.name, self.seed, self.batch_size, self.data, self.weights = name, seed, batch_size, data, weights
-        self.forward_views = forward_views
+        self.forward_views, self.profile = forward_views, profile
         self.resume, self.run_dir = os.path.expanduser(resume), os.path.expanduser(run_dir)
 
 
@@ -185,6 +192,8 @@ def _run(experiment: Experiment, directory: Run) -> None:
         distributed.barrier()
         return rows.get("trained", {})
 
+    each = {"num_views": settings.num_views, "batch_size": batch_size // distributed.world_size()}
+    making = None if dataset.resident else partial(time_making, splits.train, decoder, space, **each)
     data = {"fingerprint": splits.train.fingerprint, "batch_size": batch_size, "seed": settings.seed}
     train(
         stec,
@@ -197,6 +206,7 @@ def _run(experiment: Experiment, directory: Run) -> None:
         evaluate,
         spec=spec,
         data=data,
+        profile=Profile(directory, hardware, making) if settings.profile and directory.main else None,
     )
     if directory.main and directory.finished:
         others = {label: s for label, s in experiment.baselines.items() if not (s and directory.is_at(s))}

@@ -1,4 +1,5 @@
-"""`stec-doctor`: what can this installation do? `stec-doctor plugin NAME`: does a modality keep its contract?"""
+"""`stec-doctor`: what can this installation do? `stec-doctor plugin NAME`: does a modality keep its contract?
+`stec-doctor speed data=PATH`: how fast would a recipe train here, and what limits it?"""
 
 import argparse
 import re
@@ -9,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, metadata, requires, version
 from typing import TYPE_CHECKING
 
 from stec import __version__
-from stec.cli.door import guarded
+from stec.cli.door import guarded, logged
 
 if TYPE_CHECKING:
     from stec.testing import Finding
@@ -26,8 +27,23 @@ def main(argv: list[str] | None = None) -> int:
     plugin = commands.add_parser("plugin", help=text, description=text)
     plugin.add_argument("name", metavar="NAME", help="of the modality; an unknown name lists them")
     plugin.add_argument("--all", action="store_true", help="also say why checks were skipped")
+    text = "measure for half a minute how fast a recipe would train on this machine, and say what limits it"
+    packs = "A folder is packed first, once, as stec-train would."
+    speed = commands.add_parser("speed", help=text, description=f"{text[0].upper()}{text[1:]}. {packs}")
+    speed.add_argument("words", nargs="+", metavar="key=value", help="as for stec-train: data=PATH recipe=NAME ...")
     arguments = parser.parse_args(argv)
+    if arguments.command == "speed":
+        return _speed(arguments.words)
     return _plugin(arguments.name, arguments.all) if arguments.command == "plugin" else _installation()
+
+
+def _speed(words: list[str]) -> int:
+    from stec.cli.doctor_speed import speed
+
+    with logged():
+        for line in speed(words):
+            print(line, flush=True)
+    return 0
 
 
 def _plugin(name: str, everything: bool) -> int:

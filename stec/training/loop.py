@@ -4,6 +4,7 @@ Legend: a step is one optimiser step on one global batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from signal import Signals
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from stec.training.learner import Learner, restore, snapshot
 from stec.training.log import Clock
 from stec.training.meter import Meter
 from stec.training.options import Hardware, Training
+from stec.training.profile import Profile, Unprofiled
 from stec.training.run import Run
 from stec.views import Batch, Views
 
@@ -51,12 +53,13 @@ def train(
     *,
     spec: Mapping[str, Any] | None = None,
     data: Mapping[str, Any] | None = None,
+    profile: Profile | None = None,
 ) -> None:
     """Train `stec` in place, from where `run` left off to the end.
 
     complete(batch on the device) -> the views to be encoded. evaluate(step) -> {metric: value}, every
     options.eval_every epochs and at the end, on all ranks. spec, data: what a checkpoint says of the model and of the
-    data ({"fingerprint", "batch_size", "seed"}); on resume the data must be the same.
+    data ({"fingerprint", "batch_size", "seed"}); on resume the data must be the same. profile: looks into some steps.
     NonFinite, Interrupted (with a checkpoint of the last step), UsageError (see prepare, learner, run).
     """
     spec, data = spec or {}, data or {}
@@ -70,7 +73,11 @@ def train(
     learner = Learner(stec, optimizer, scaler, ema, Meter(device), Watch())
     step = restore(learner, run.restore(), data)
     run.verdict = learner.watch.verdict
-    backward = prepare.gradient_of(stec, options, hardware, scaler.scale)
+    look = profile or Unprofiled()  # without a profile, `around` gives the function back
+    scale = look.around(scaler.scale, "forward", then="backward")
+    backward = look.around(prepare.gradient_of(stec, options, hardware, scale), "forward", then="optimiser")
+    move = look.around(partial(Batch.to, device=device), "transfer", then="augment")
+    add = look.around(learner.meter.add, "other", then="other")
     for line in prepare.announcement(stec, optimizer, options, hardware, per_epoch, data.get("batch_size")):
         run.say(line)
     run.say(f"starting at step {step} of {total}")
@@ -81,14 +88,15 @@ def train(
     clock, rate, local = Clock(), 0.0, 0
     try:
         for epoch in range(step // per_epoch, options.epochs):
-            for batch in clock.waits(stream.batches(epoch, step % per_epoch)):
+            batches = clock.waits(stream.batches(epoch, step % per_epoch))
+            for batch in look.steps(batches, end - step, clock.restart):
                 local = len(batch.keys)
                 logs = step == 0 or (step + 1) % options.log_every == 0 or step + 1 == total
                 rate = schedule.set_rate(optimizer, schedule.factor(step, options.warmup_epochs * per_epoch, total))
                 prepare.seed_step(seed, step, device)
                 stec.before_step(step, total)
 
-                views = prepare.contiguous(complete(batch.to(device)), hardware)
+                views = prepare.contiguous(complete(move(batch)), hardware)
                 if step == 0 and batch_norms(stec.encoder) and prepare.is_cut(views.x[0], hardware):
                     run.say(prepare.measured(difference(stec, views, hardware, hardware.micro_batch or local)))
                 out = backward(views, logs)  # encode and score; the gradient is left in the parameters
@@ -101,7 +109,7 @@ def train(
                 if ema is not None:
                     ema.update_parameters(stec.encoder)
 
-                learner.meter.add(out.sums, out.loss)
+                add(out.sums, out.loss)
                 step += 1
                 run.advance(step)
                 if logs:

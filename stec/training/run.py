@@ -29,7 +29,7 @@ from stec.training.signals import Ears
 # changes rounding, and micro_batch the statistics of an encoder's batch norm as well. `data` is a path: that the data
 # themselves are the same is told by their fingerprint.)
 _QUIET = ("log_every", "checkpoint_every", "eval_every", "keep", "stop_after")
-HARMLESS = ("run_dir", "resume", "data", "name", "hardware", *(f"training.{key}" for key in _QUIET))
+HARMLESS = ("run_dir", "resume", "data", "name", "profile", "hardware", *(f"training.{key}" for key in _QUIET))
 
 
 class Run:
