@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: train test lint setup
+.PHONY: train test lint bench setup
 
 train: setup
 	@echo "== training recipe=quickstart: photographs, 2 views, identity + manipulation (a few minutes on 2 cores)"
@@ -21,6 +21,11 @@ lint: setup
 	$(BIN)/mypy
 	@echo "== import rules"
 	$(BIN)/lint-imports
+
+# The table of docs/benchmarks.md, beside its peers (about 1 GB more): 20 minutes on two cores that nobody else uses.
+bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,bench]'
+	$(BIN)/python tools/bench --write
 
 setup: $(STAMP)
 
