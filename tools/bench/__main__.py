@@ -1,6 +1,6 @@
 """The table that the speed of stec is judged by: every row beside its peers, on this machine.
 
-    python tools/bench [ROW ...] [--rounds 7] [--small] [--photographs DIR] [--recordings DIR] [--write]
+    python tools/bench [ROW ...] [--rounds 9] [--small] [--photographs DIR] [--recordings DIR] [--write]
 
 ROW: R1, R1b, ...; all of them without any. The ways of a row are taken in turn, round after round; medians over the
 rounds are printed. `--write` measures all rows, and how the cost grows, and writes docs/benchmarks.md and
@@ -24,7 +24,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser("tools/bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("rows", nargs="*", metavar="ROW")
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
     parser.add_argument("--small", action="store_true", help="little data: does every row work?")
     parser.add_argument("--photographs", type=Path, metavar="DIR", help="JPEG files to measure on")
     parser.add_argument("--recordings", type=Path, metavar="DIR", help="FLAC files to measure on")

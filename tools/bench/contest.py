@@ -20,7 +20,7 @@ def contest(makers: Mapping[str, Callable[[], Work]], options: Options, unit: st
             except Exception as error:
                 ways.pop(name, None)
                 told[name] = Way(name, unit, (), excuse(error))
-        seconds = interleaved(ways, options.rounds, least=0 if options.small else 0.2)
+        seconds = interleaved(ways, options.rounds, least=0 if options.small else 1.0)
     return {name: told.get(name) or per_second(name, seconds[name], unit) for name in makers}
 
 

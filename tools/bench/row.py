@@ -11,7 +11,7 @@ class Options(NamedTuple):
     """rounds: how often each way is taken; small: little data, to see that a row works rather than what it says;
     photographs, recordings: folders of JPEG and FLAC files to measure on instead of synthesised ones."""
 
-    rounds: int = 7
+    rounds: int = 9
     small: bool = False
     photographs: Path | None = None
     recordings: Path | None = None

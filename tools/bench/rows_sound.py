@@ -173,7 +173,7 @@ def _compared(recordings: Recordings, whole: Recordings, options: Options) -> Ou
         shown[_OURS],
         shown[base],
         shown,
-        f"soundfile's seeking and reading of {recordings.kind}, {share:.0%} of the time",
+        f"soundfile's seeking and reading of {recordings.kind}, {min(share, 1):.0%} of the time",
     )
 
 

@@ -29,7 +29,7 @@ class Job:
         self.folder = folder
         size, batch = (32, 4) if small else (224, 256)
         self.words = [f"recipe={_RECIPE}", f"data={folder / 'shards'}", f"run_dir={folder / 'run'}", "hardware=cpu"]
-        self.words += [f"batch_size={batch}", f"actions.affine_crop.size={size}", "encoder.width=2"]
+        self.words += [f"batch_size={batch}", f"actions.affine_crop.size={size}", "encoder.width=16"]
         self.words += ["encoder.depth=18", "training.epochs=2", "training.warmup_epochs=0"]
 
     def seconds(self, resumed: bool) -> tuple[float, float]:
@@ -46,7 +46,9 @@ class Job:
         from stec.training import checkpoint
 
         command = [sys.executable, "-m", "stec.cli.train", *self.words, "training.stop_after=1"]
-        subprocess.run(command, check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+        if done.returncode:
+            raise RuntimeError(f"stec-train ended with {done.returncode}: {(done.stderr.split() or ['no word'])[-1]}")
         first = checkpoint.latest(self.folder / "run/checkpoints")
         assert first is not None
         state = checkpoint.load(first)
