@@ -92,6 +92,7 @@ def test_unpacked_anywhere_it_finds_its_recipes_and_parts(wheel, tmp_path):
 
 
 HOSTS = {"www.apache.org", "semver.org", "github.com", "arxiv.org", "doi.org", "pytorch.org", "www.w3.org"}
+HOSTS |= {"ui.perfetto.dev"}  # which shows traces
 
 
 def test_no_file_names_a_machine_or_a_registry():

@@ -195,7 +195,7 @@ def plot(curves: Sequence[Curve], path: Path) -> None:
         axis.legend(fontsize=7, frameon=False)
     for axis in axes.flat[len(curves) :]:
         axis.remove()
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def _command() -> None:
