@@ -1,8 +1,6 @@
 """Streams of batches: the same whoever makes them, whole or from the middle, with or without damaged samples."""
 
 import logging
-import weakref
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,10 +9,9 @@ from toy_source import SPACE, Corners, Memory, Sources, assert_same, memory, toy
 
 from stec import steps
 from stec.actions import sample_views
-from stec.decoder import Opened
 from stec.errors import DataError, UsageError
 from stec.loading import Stream, remake
-from stec.samples import TRIES, make_batch, read_whole, substitute
+from stec.samples import TRIES, substitute
 from stec.shards.reader import open_shards
 from stec.shards.writer import write_split
 
@@ -293,47 +290,3 @@ def test_damage_in_a_real_shard_is_found_told_and_replaced(tmp_path, caplog):
     assert (batch.keys[:, 2] != torch.arange(23)).nonzero().tolist() == [[14]]
     assert patched.replaced == 1
     assert f"{tar.name}: s014" in caplog.text
-
-
-class Held(Sources):
-    """What it has opened is a thing that can be counted while it lives."""
-
-    def open(self, raw):
-        extent, raw = super().open(raw)
-        return Opened(extent, Content(raw))
-
-    def whole(self, opened):
-        opened.content.decoded = True
-        return super().whole(Opened(opened.extent, opened.content.raw))
-
-    def __call__(self, opened, actions):
-        return (self.whole(opened),) * len(actions)
-
-
-class Content:
-    alive: ClassVar[weakref.WeakSet] = weakref.WeakSet()
-
-    def __init__(self, raw):
-        others = [each for each in Content.alive if each.decoded]
-        assert len(others) <= 1
-        self.raw, self._decoded = raw, False
-        Content.alive.add(self)
-
-    @property
-    def decoded(self):
-        return self._decoded
-
-    @decoded.setter
-    def decoded(self, value):
-        assert not [each for each in Content.alive if each is not self and each.decoded]
-        self._decoded = value
-
-
-@pytest.mark.parametrize("performs", [0, 1])
-def test_what_has_been_decoded_is_not_kept_till_the_batch_is_full(performs):
-    decoder = Held()
-    decoder.performs = performs
-    Content.alive.clear()
-    make_batch(memory(), decoder, SPACE, 2, 0, 0, range(12))
-    read_whole(memory(), decoder, range(12))
-    assert not Content.alive

@@ -19,15 +19,12 @@ from stec.decoder import Opened
 from stec.errors import UsageError
 from stec_vision.actions import AffineCrop
 from stec_vision.opencv import cv2
-from stec_vision.reading import EXTENSIONS, Picture, to_tensor
+from stec_vision.reading import EXTENSIONS, SPARE, Picture, to_tensor
 from stec_vision.saliency import Background
 
 _log = logging.getLogger("stec")
 
 _LARGEST = pil.MAX_IMAGE_PIXELS or 1
-# A JPEG may be decoded at 1/2, 1/4 or 1/8 as long as a crop keeps this many times its final side: what the reduced
-# decoding then still misses is above the frequencies that the final picture can hold.
-_SPARE = 3
 
 
 class _Decoder:
@@ -186,8 +183,8 @@ def _no_alpha() -> None:
 
 def _allow_reduction(picture: Picture, wanted: Sequence[tuple[int, float]]) -> None:
     """Let the decoder skip detail as long as each (size, shortest side of its box in source pixels) that is wanted
-    keeps _SPARE times its size."""
-    scale = min(1.0, max(_SPARE * size / max(shortest, 1) for size, shortest in wanted))
+    keeps SPARE times its size."""
+    scale = min(1.0, max(SPARE * size / max(shortest, 1) for size, shortest in wanted))
     picture.reduce(math.ceil(picture.size[0] * scale), math.ceil(picture.size[1] * scale))
 
 

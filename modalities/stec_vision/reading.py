@@ -16,6 +16,9 @@ from stec.errors import DataError
 EXTENSIONS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
 # Formats whose decoders PIL carries itself: none of these starts another program.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+SPARE = 3
+"""A JPEG may be decoded at 1/2, 1/4 or 1/8 as long as it keeps this many times the side that is wanted of it: what the
+reduced decoding then still misses is above the frequencies that the final picture can hold."""
 _ORIENTATION = 0x0112
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,

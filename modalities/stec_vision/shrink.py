@@ -14,14 +14,12 @@ from PIL import Image
 from stec.cores import cores
 from stec.errors import DataError
 from stec.shards.folders import File, read_bytes
-from stec_vision.reading import Picture
+from stec_vision.reading import SPARE, Picture
 
 QUALITY = 90
 """Of the JPEGs; colour is kept at half the resolution (4:2:0)."""
 MAX_PIXELS = 64_000_000
 """Pictures of more are not decoded here: the decoder of a run has a limit of its own."""
-# As the decoders do: a JPEG may be decoded at 1/2, 1/4 or 1/8 while it keeps this many times the side that is wanted.
-_SPARE = 3
 _LONGEST_JPEG = 65_500
 
 _log = logging.getLogger("stec")
@@ -72,7 +70,7 @@ def smaller(raw: bytes, shorter: int) -> tuple[str, bytes] | None:
     if least <= shorter:
         return None
     size = (round(width * shorter / least), round(height * shorter / least))
-    picture.reduce(_SPARE * size[1], _SPARE * size[0])
+    picture.reduce(SPARE * size[1], SPARE * size[0])
     colours, alpha = (layer.resize(size, Image.Resampling.BILINEAR) for layer in picture.layers())
     file = io.BytesIO()
     opaque = alpha.getextrema()[0] == 255

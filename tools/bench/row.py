@@ -49,10 +49,6 @@ class Outcome(NamedTuple):
     limit: str = ""
     missing: str = ""
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
 
 class Row(NamedTuple):
     """name: as in docs/benchmarks.md; floor, goal: what `values` should reach (None: nothing); most: they should stay

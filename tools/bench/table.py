@@ -1,6 +1,7 @@
 """What is printed and written: a table of the rows, and below it one of all ways. Markdown, for both."""
 
 import re
+import statistics
 from collections.abc import Sequence
 
 from row import Outcome, Row, Way
@@ -67,15 +68,15 @@ def value(row: Row, outcome: Outcome) -> str:
     """The row's figure; with one more digit, if the median would look like the floor that it does not reach."""
     if not outcome.values:
         return ""
-    form = row.format
-    if row.verdict(outcome) == "NOT REACHED" and form.format(outcome.median) == form.format(row.floor):
+    form, median = row.format, statistics.median(outcome.values)
+    if row.verdict(outcome) == "NOT REACHED" and form.format(median) == form.format(row.floor):
         form = re.sub(r"\.(\d+)", lambda digits: f".{int(digits[1]) + 1}", form)
     return spread(outcome.values, form)
 
 
 def spread(values: Sequence[float], form: str) -> str:
     """median [min..max]"""
-    median, least, most = (form.format(v) for v in (Way("", "", values).median, min(values), max(values)))
+    median, least, most = (form.format(v) for v in (statistics.median(values), min(values), max(values)))
     return f"{median} [{least}..{most}]"
 
 
