@@ -96,7 +96,7 @@ def load(kind: str, name: str, entry: Entry) -> type[Any]:
     module, _, attribute = entry.target.partition(":")
     try:
         found = getattr(import_module(module), attribute)
-    except Exception as error:  # a stranger's module may do anything on import
+    except (Exception, SystemExit) as error:  # a stranger's module may do anything on import
         raise UsageError(
             f"{kind}={name!r} of {entry.distribution} cannot be imported from {entry.target}:"
             f" {type(error).__name__}: {error}."
@@ -136,7 +136,7 @@ def _read(point: EntryPoint) -> Modality:
     """Import the declaration of a modality; UsageError if it fails or was written for other types."""
     try:
         modality = point.load()
-    except Exception as error:  # whatever a stranger's module does on import must not take the others down
+    except (Exception, SystemExit) as error:  # whatever a stranger's module does must not take the others down
         raise UsageError(
             f"{point.value} of {_owner(point)} failed on import: {type(error).__name__}: {error}."
         ) from error

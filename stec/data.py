@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from stec import __version__
 from stec.decoder import Decoder
 from stec.errors import DataError, UsageError
 from stec.samples import extent
+from stec.shards import remote
+from stec.shards.copies import Copies
+from stec.shards.fetching import address
 from stec.shards.reader import Shards, find_split
 from stec.shards.writer import pack
 
@@ -69,7 +73,7 @@ class Dataset:
 
 
 def open_data(dataset: Dataset, data: str | None, packer: Callable[[str], Any], identity: dict[str, Any]) -> Splits:
-    """The splits behind `data`; packs into the cache first if it holds no shards.
+    """The splits behind `data`; packs into the cache first if it holds no shards, which an address must.
 
     packer: makes the packer of a source; identity: its name and options, part of the cache's name. UsageError if there
     is nothing at `data`.
@@ -77,18 +81,22 @@ def open_data(dataset: Dataset, data: str | None, packer: Callable[[str], Any], 
     data = os.path.expanduser(data) if data else None  # data=$DIR with an empty DIR is not the current folder
     if data is None and dataset.needs_data:
         raise UsageError(f"{dataset.name} needs data=PATH: a folder that its packer reads, or one with shards.")
+    if data is not None and (elsewhere := address(data)):
+        return _behind(elsewhere, dataset)
     if data is not None and not Path(data).exists():
         raise UsageError(f"data={data}: there is no such file or folder.")
     root = Path(data) if data is not None else None
-    if root is None or not (root.is_dir() and find_split(root, dataset.train_split)):
+    split = partial(find_split, max_bad=dataset.max_bad)
+    train = split(root, dataset.train_split) if root is not None and root.is_dir() else None
+    if root is None or train is None:
         root = _packed(dataset.name, data or "", packer, identity)
+        train = split(root, dataset.train_split)
     elif unheard := [f"{key}={value}" for key, value in identity.items() if key != "name" and value is not None]:
         log.info("these are shards, taken as they are: dataset.packer is not asked (%s)", ", ".join(unheard))
-    train = find_split(root, dataset.train_split)
     if train is None:
         raise UsageError(f"data={data}: no split {dataset.train_split!r} among its shards.")
-    labelled = train if dataset.train_split == "train" else find_split(root, "train")
-    return Splits(train, labelled or train, find_split(root, "test"))
+    labelled = train if dataset.train_split == "train" else split(root, "train")
+    return Splits(train, labelled or train, split(root, "test"))
 
 
 def cache() -> Path:
@@ -114,6 +122,31 @@ def extents(shards: Shards, decoder: Decoder) -> list[list[int]]:
         why = f"; the first of them: {refused[0]}" if refused else "."
         raise DataError(f"{shards.folder}: none of the samples looked at can be read{why}")
     return [list(size) for size in (found if len(set(found)) > 1 else found[:1])]
+
+
+def _behind(elsewhere: str, dataset: Dataset) -> Splits:
+    """The splits behind an address; copies of their tars are kept in the cache."""
+    copies = Copies(cache() / "remote", round(_gigabytes() * 1e9))
+    train = remote.find_split(elsewhere, dataset.train_split, copies)
+    if train is None:
+        raise UsageError(
+            f"data={elsewhere}: no split {dataset.train_split!r} there: a folder that `stec-shards pack` made was"
+            " expected, with an index.json for each split."
+        )
+    train.check_room(dataset.window)
+    labelled = train if dataset.train_split == "train" else remote.find_split(elsewhere, "train", copies)
+    return Splits(train, labelled or train, remote.find_split(elsewhere, "test", copies))
+
+
+def _gigabytes() -> float:
+    """How much copies may take: $STEC_CACHE_GB."""
+    given = os.environ.get("STEC_CACHE_GB", "100")
+    try:
+        if 0 < (found := float(given)) < 1e9:
+            return found
+    except ValueError:
+        pass
+    raise UsageError(f"STEC_CACHE_GB={given} must be a number above 0: how many GB copies of remote shards may take.")
 
 
 def _packed(name: str, source: str, packer: Callable[[str], Any], identity: dict[str, Any]) -> Path:

@@ -34,6 +34,12 @@ class DataError(StecError):
     exit_code = 4
 
 
+class Unavailable(StecError):
+    """Data that lies elsewhere and cannot be had now. Not a damaged sample: nothing stands in for it."""
+
+    exit_code = 4
+
+
 class Interrupted(StecError):
     """A signal asked the run to end; it did so in good order, with a checkpoint."""
 

@@ -5,6 +5,8 @@ The types are omegaconf's to check; ranges are checked by the constructors thems
 
 import dataclasses
 import inspect
+import re
+import reprlib
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -51,17 +53,30 @@ def checked(target: Callable[..., Any], node: Any, where: str) -> dict[str, Any]
 def _converted(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type, by omegaconf's rules ("3" is an int, 3 is a float, 1.5 is no int)."""
     schema = OmegaConf.structured(dataclasses.make_dataclass("Node", [("value", hint)]))
+    refusal = UsageError(f"{where}={reprlib.repr(value)} has the wrong type: {_plain(hint)} was expected.")
     try:
-        container = OmegaConf.to_container(OmegaConf.merge(schema, {"value": value}), resolve=True)
-    except (OmegaConfBaseException, OverflowError) as error:
-        raise UsageError(f"{where}={value!r} has the wrong type: {_plain(hint)} was expected.") from error
+        container = OmegaConf.to_container(OmegaConf.merge(schema, {"value": _literal(value)}), resolve=True)
+    except (OmegaConfBaseException, OverflowError, ValueError, RecursionError) as error:
+        raise refusal from error
     found = typing.cast("dict[str, Any]", container)["value"]
+    if isinstance(found, str) and hint is not Any and str not in (hint, *typing.get_args(hint)):
+        raise refusal  # "???" and ${...} would pass for anything
     if not isinstance(found, list):
         return found
     # One by one: omegaconf lets a list of lists pass for a list of numbers.
     lists = (each for each in (hint, *typing.get_args(hint)) if typing.get_origin(each) is list)
     item = next((typing.get_args(each)[0] for each in lists), Any)
     return [_converted(one, item, f"{where}[{number}]") for number, one in enumerate(found)]
+
+
+def _literal(value: Any) -> Any:
+    """`value` with ${...} meant as it stands: references are resolved where a configuration is composed, and what is
+    found in a checkpoint must not look into the environment."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", value)
+    if isinstance(value, Mapping):
+        return {key: _literal(one) for key, one in value.items()}
+    return [_literal(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _plain(hint: Any) -> str:

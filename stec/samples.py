@@ -21,8 +21,9 @@ from stec.views import Batch
 
 T = TypeVar("T")
 
-TRIES = 5
-"""How many samples are drawn, one after the other, to stand in for a damaged one."""
+TRIES = 20
+"""How many samples are drawn, one after the other, to stand in for a damaged one: so many that a run over millions of
+samples, a third of them lost, does not end for want of luck."""
 
 
 class Source(Protocol):

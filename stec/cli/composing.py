@@ -49,23 +49,29 @@ def _chosen_terms(kind: str, nodes: Any) -> Any:
 def expanded(arguments: list[str]) -> list[str]:
     """As hydra wants them: options before overrides, paths in quotes, `encoder=timm/NAME` in two words."""
     options, overrides = [], []
+    sweeps = bool({"-m", "--multirun"} & set(arguments))
     for argument in arguments:
         key, is_override, value = argument.partition("=")
         if argument.startswith("-") or not (is_override or argument.startswith("~")):
             options.append(argument)
         elif argument.startswith("encoder=timm/"):
             overrides += ["encoder=timm", f"encoder.model={value.removeprefix('timm/')}"]
-        elif key in PATHS and value and _path(value):
-            quoted = os.path.expanduser(value).replace('"', '\\"')
+        elif key in PATHS and value and _path(value, sweeps):
+            # Backslashes mean something to hydra only before a quote.
+            quoted = re.sub(
+                r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), os.path.expanduser(value)
+            )
             overrides.append(f'{key}="{quoted}"')
         else:
             overrides.append(argument)
     return options + overrides
 
 
-def _path(value: str) -> bool:
-    """Is this a path, rather than several to sweep over, null, or one to be composed?"""
-    return os.path.exists(os.path.expanduser(value)) or value.startswith("~") or not value.isascii()
+def _path(value: str, sweeps: bool) -> bool:
+    """Is this a path or an address, rather than several to sweep over, null, one to be composed, or in quotes?"""
+    if os.path.lexists(os.path.expanduser(value)) or value.startswith("~"):
+        return True
+    return "${" not in value and value[0] not in "\"'" and value != "null" and not (sweeps and value.isascii())
 
 
 def sentence(error: Exception, arguments: list[str]) -> str:
@@ -73,7 +79,9 @@ def sentence(error: Exception, arguments: list[str]) -> str:
     text = str(error) or str(error.__cause__)
     if isinstance(error, OverrideParseException):
         return f"{error.override} is not of the form key=value, or its value must be quoted twice: 'key=\"value\"'."
-    if isinstance(error, ValueError):
+    if isinstance(error, RecursionError):
+        return "the configuration is nested too deeply."
+    if isinstance(error, ValueError | TypeError):
         odd = [
             word
             for word in _chosen(arguments)

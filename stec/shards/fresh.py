@@ -12,30 +12,44 @@ from stec.errors import UsageError
 
 
 @contextmanager
-def fresh_folder(out: Path) -> Iterator[Path]:
+def fresh_folder(out: Path, *, replace: bool = False) -> Iterator[Path]:
     """A folder beside `out` to write in: renamed to `out` in one step if the block ends well, removed if it does not.
 
-    What killed processes left behind for the same name is removed first. UsageError if `out` exists, or if the disk
-    refuses.
+    What killed processes left behind for the same name is removed first. replace: what is at `out` makes way at the
+    end. UsageError if `out` exists otherwise, or if the disk refuses.
     """
-    out = out.absolute()
-    if os.path.lexists(out):
+    out = Path(os.path.realpath(out)) if replace else out.absolute()  # where a link leads, it goes on to lead
+    if os.path.lexists(out) and not replace:
         raise UsageError(f"{out} exists: choose another name, or delete it first.")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(out)
         folder = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".part", dir=out.parent))
+        old = folder.with_name(f"{folder.name}.old.part")
         try:
             folder.chmod(0o755)
             with _locked(folder):
                 yield folder
                 sync(folder)
-                folder.rename(out)
+                _into_place(folder, out, old)
                 sync(out.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise UsageError(f"{out} could not be made: {error}.") from error
+
+
+def _into_place(folder: Path, out: Path, old: Path) -> None:
+    """What is at `out` becomes `old`, and `folder` becomes `out`; or all stays as it is."""
+    if os.path.lexists(out):
+        out.rename(old)
+    try:
+        folder.rename(out)
+    except OSError:
+        if os.path.lexists(old):
+            old.rename(out)
+        raise
 
 
 def sync(folder: Path) -> None:

@@ -4,6 +4,7 @@ A row holds the key, and for each field of the split the offset of the bytes wit
 member), their number and their CRC-32; and last the CRC-32 of the row itself, since a wrong row would be a silent loss.
 """
 
+import warnings
 import zlib
 from pathlib import Path
 
@@ -54,12 +55,13 @@ def is_intact(row: np.void) -> bool:
 def mapped(path: Path, num_samples: int, num_fields: int) -> np.ndarray:
     """The rows in a file, memory-mapped; DataError if the file is not a table of this shape."""
     try:
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, SyntaxError, EOFError) as error:
-        raise DataError(f"{path}: not a readable table of samples: {error}") from error
-    names = rows.dtype.names or ()
+        with warnings.catch_warnings(action="ignore"):  # what numpy says of an odd header is in the error as well
+            rows = np.load(path, mmap_mode="r", allow_pickle=False)
+        names = rows.dtype.names or ()
+    except Exception as error:  # numpy reads a header by Python's own parser, and a damaged one raises what it likes
+        raise DataError(f"{path}: not a readable table of samples: {' '.join(str(error).split())[:200]}.") from error
     if "key" not in names or rows.dtype != row_type(rows.dtype["key"].itemsize, num_fields):
         raise DataError(f"{path}: not a table of samples with {num_fields} fields: run `stec-shards index` again.")
     if rows.shape != (num_samples,):
-        raise DataError(f"{path}: {len(rows)} rows, index.json says {num_samples}: run `stec-shards index` again.")
+        raise DataError(f"{path}: {rows.size} rows, index.json says {num_samples}: run `stec-shards index` again.")
     return rows

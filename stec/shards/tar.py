@@ -6,6 +6,7 @@ tar looks like a short one; here nothing but zeros may follow the last member.
 """
 
 import hashlib
+import os
 import re
 import tarfile
 import zlib
@@ -19,6 +20,12 @@ from stec.shards.table import row_type
 
 MAX_FIELDS = 64
 """A tar with more different fields than this has keys that contain dots."""
+MAX_KEY = 4096
+"""Bytes of a key: no path is longer, and all rows of the table are as long as its longest key."""
+MAX_HEADER = 1 << 16
+"""Bytes that a header may take: it holds a name and a few facts, but is free to claim gigabytes."""
+MAX_DIGITS = 100
+"""Digits in a row in a long header: older versions of tarfile look at each of them once for each of those after it."""
 
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstandard"}
 
@@ -39,6 +46,24 @@ class Scan(NamedTuple):
     fields: tuple[str, ...]
     rows: np.ndarray
     num_skipped: int
+
+
+class _Headers:
+    """What tarfile sees of a file: reads of the length that headers have, and only one that finds nothing: some damaged
+    headers it would read on and on at the end of a file."""
+
+    def __init__(self, file: BinaryIO):
+        self.seek, self.tell = file.seek, file.tell
+        self._read, self._ended = file.read, False
+
+    def read(self, size: int) -> bytes:
+        data = self._read(size) if size <= MAX_HEADER else b""
+        if not data and (self._ended or size > MAX_HEADER):
+            raise tarfile.ReadError(f"a header of {size} bytes is too long, or beyond the end")
+        if max(map(len, re.findall(rb"\d+", data)), default=0) > MAX_DIGITS:
+            raise tarfile.ReadError(f"a header holds a number of more than {MAX_DIGITS} digits")
+        self._ended = not data
+        return data
 
 
 class _Member(NamedTuple):
@@ -80,11 +105,18 @@ def _members(file: BinaryIO, name: str) -> tuple[list[_Member], int]:
             raise DataError(f"{name} is compressed with {method}: unpack it first, samples are read by their offset.")
     file.seek(0)
     try:
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            entries = tar.getmembers()
+        with tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
+            entries = []
+            for entry in tar:
+                longer = entry.isreg() and not entry.issparse() and entry.offset_data + entry.size > tar.offset
+                if entry.size < 0 or tar.offset <= entry.offset or longer:
+                    raise tarfile.ReadError(f"the member at byte {entry.offset} claims another length than it has")
+                entries.append(entry)
             end = tar.offset
-    except (tarfile.TarError, ValueError, EOFError, OverflowError) as error:
-        raise DataError(f"{name} is not a whole tar: {error}.") from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header can end in almost any error of tarfile
+        raise DataError(f"{name} is not a whole tar: {str(error) or type(error).__name__}.") from error
     _check_end(file, end, name)
     members = []
     for entry in entries:
@@ -93,6 +125,8 @@ def _members(file: BinaryIO, name: str) -> tuple[list[_Member], int]:
             continue
         if entry.issparse():
             raise DataError(f"{name}: {entry.name!r} is a sparse file, which has no bytes to be read by their offset.")
+        if len(os.fsencode(found[0])) > MAX_KEY:
+            raise DataError(f"{name}: a member at byte {entry.offset} has a name of more than {MAX_KEY} bytes.")
         file.seek(entry.offset_data)
         members.append(_Member(*found, entry.offset_data, entry.size, zlib.crc32(file.read(entry.size))))
     return members, len([entry for entry in entries if not entry.isdir()]) - len(members)

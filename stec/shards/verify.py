@@ -1,7 +1,6 @@
 """Read everything again, and tell what is not as it was indexed."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from stec.errors import DataError
 from stec.shards.index import Index, read_index
 from stec.shards.reader import Shards
 from stec.shards.tar import Shard, scan
+from stec.stored import from_json
 
 MAX_SAMPLES_NAMED = 5
 """Damaged samples of a tar that are named one by one."""
@@ -46,7 +46,7 @@ def _around(folder: Path, index: Index) -> Iterator[str]:
     if table.is_file() and _sha256(table) != index.table.sha256:
         yield f"{index.table.name} is damaged: its bytes are not those that index.json knows."
     try:
-        sizes = json.loads((folder / "sizes.json").read_bytes())
+        sizes = from_json((folder / "sizes.json").read_bytes())
     except (OSError, ValueError) as error:
         yield f"sizes.json cannot be read: {error}."
     else:

@@ -8,8 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from stec.cli import composing
 
 
-def understood(argument: str):
-    (expanded,) = composing.expanded([argument])
+def understood(argument: str, *options: str):
+    *_, expanded = composing.expanded([*options, argument])
     override = OverridesParser.create().parse_override(expanded)
     return None if override.is_sweep_override() else override.value()
 
@@ -36,7 +36,8 @@ def test_what_is_no_path_stays_what_it_is(tmp_path, monkeypatch):
         "run_dir=runs/${name}",
         "seed=0,1",
     ]
-    assert understood("data=one,two") is None  # to be swept over
+    assert understood("data=one,two", "-m") is None  # to be swept over
+    assert understood("data=one,two") == "one,two"
     assert composing.expanded(["recipe=x", "encoder=timm/resnet18", "-m"]) == [
         "-m",
         "recipe=x",

@@ -6,9 +6,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from toy_server import served
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 from webdataset.writer import TarWriter
 
+from stec.shards import copies, fetching, remote
+from stec.shards.copies import Copies
 from stec.shards.writer import write_split
 
 
@@ -79,3 +82,28 @@ def as_webdataset():
             return {s["__key__"]: {k: v for k, v in s.items() if k[0] != "_"} for s in group_by_keys(files)}
 
     return read
+
+
+@pytest.fixture
+def hurry(monkeypatch):
+    """What fails is tried again at once."""
+    monkeypatch.setattr(fetching, "WAIT", 0.001)
+    monkeypatch.setattr(fetching, "TIMEOUT", 20.0)
+    monkeypatch.setattr(copies, "PATIENCE", 0.0)
+
+
+@pytest.fixture
+def server(split):
+    with served(split.parent) as server:
+        yield server
+
+
+@pytest.fixture
+def kept(tmp_path):
+    return Copies(tmp_path / "copies", 10**9)
+
+
+@pytest.fixture
+def opened(server, kept):
+    """The split, from the server: nothing of its tars is here."""
+    return remote.find_split(server.address, "train", kept)

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 import sys
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -133,6 +134,46 @@ def test_tars_that_vanish_or_shrink_later_are_named_with_the_key(split):
         shards.read(8)
 
 
+def test_lost_tars_are_named_and_counted_if_some_may_be(split, samples, members, caplog):
+    with (split / "train-000000.tar").open("ab") as file:
+        file.write(bytes(512))
+    os.truncate(split / "train-000001.tar", 3000)
+    (split / "train-000002.tar").unlink()
+    shards = open_shards(split, max_bad=0.5)
+    assert [message.partition(": ")[2] for message in caplog.messages] == [
+        "train-000000.tar has 10752 bytes, the index says 10240: 0 of its 4 samples are lost",
+        "train-000001.tar has 3000 bytes, the index says 20480: 3 of its 4 samples are lost",
+        "train-000002.tar is not readable (No such file or directory): 2 of its 2 samples are lost",
+    ]
+    expected = list(members(samples(10)).values())
+    assert [shards.read(number) for number in range(5)] == expected[:5]
+    for number in range(5, 10):
+        with pytest.raises(DataError, match=rf"s0000{number}"):
+            shards.read(number)
+    with pytest.raises(DataError, match=r"5 of 10 samples are lost, more than dataset.max_bad=0.4 allows: train"):
+        open_shards(split, max_bad=0.4)
+    with pytest.raises(DataError, match=r"train-000001\.tar has 3000 bytes"):
+        open_shards(split)
+
+
+def test_what_is_no_file_is_lost_rather_than_waited_for(split):
+    (split / "train-000002.tar").unlink()
+    os.mkfifo(split / "train-000002.tar")
+    (split / "train-000001.tar").unlink()
+    (split / "train-000001.tar").mkdir()
+    shards = open_shards(split, max_bad=0.9)
+    for number in (4, 8):
+        with pytest.raises(DataError, match=rf"s0000{number} cannot be read"):
+            shards.read(number)
+
+
+def test_a_lost_table_is_refused_however_much_damage_is_allowed(split):
+    table = next(split.glob("table-*.npy"))
+    os.truncate(table, 100)
+    with pytest.raises(DataError, match=r"table-\w+\.npy has 100 bytes, the index says"):
+        open_shards(split, max_bad=0.9)
+
+
 def test_a_stale_table_is_refused(split, tmp_path, samples):
     index = (split / "index.json").read_bytes()
     for path in split.glob("*.tar"):
@@ -168,6 +209,7 @@ def test_a_damaged_table_or_index_is_a_sentence(split):
         open_shards(split)
     table.write_bytes(content)
     index = (split / "index.json").read_text()
+    unchecked = re.sub(r',\s*"check": "\w+"', "", index)  # as it was written before there were checksums
     for text, error, sentence in (
         ("{", DataError, "cannot be read"),
         ("[]", DataError, "not an index of shards"),
@@ -175,7 +217,11 @@ def test_a_damaged_table_or_index_is_a_sentence(split):
         (index.replace('"format": 1', '"format": 2'), UsageError, "has format 2, this version of stec reads format 1"),
         (index.replace('"num_samples": 10', '"num_samples": 11'), DataError, "contradicts itself"),
         (index.replace("train-000001.tar", "../train-000001.tar"), DataError, "not a file of its folder"),
-        (index.replace('"bin",', ""), DataError, "not a table of samples with 1 fields"),
+        (index.replace('"bin",', ""), DataError, "is damaged: its checksum does not fit its text"),
+        (index.replace('"cls"', '"clz"'), DataError, "is damaged: its checksum does not fit its text"),
+        (index.replace('"check": "', '"check": "0'), DataError, "is damaged: its checksum does not fit its text"),
+        (index.replace('"check"', '"chezk"'), DataError, "not an index of shards: KeyError.'chezk'"),
+        (unchecked.replace('"bin",', ""), DataError, "not a table of samples with 1 fields"),
     ):
         (split / "index.json").write_text(text)
         with pytest.raises(error, match=sentence):
