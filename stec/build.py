@@ -4,6 +4,7 @@ A description (`spec`) is what a checkpoint and an exported folder keep: names t
 plain arguments; never an import path. All of its nodes are checked against their classes before anything is built.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from stec import catalogue, export
 from stec.actions import Compose
 from stec.encoder import Encoder
 from stec.errors import UsageError
+from stec.modest import within
 from stec.nodes import checked, group, positional
 from stec.objective import STEC, Term
 from stec.probe import OnlineProbe
@@ -166,7 +168,7 @@ def load(source: str, layer: str | None = None) -> Model:
     path = Path(source).expanduser()
     if path.is_dir() and (path / export.SPEC_NAME).is_file():
         return _exported(path, layer)
-    if path.is_dir() or path.resolve().suffix == ".ckpt":  # resolve: checkpoints/last is a link
+    if path.is_dir() or os.path.realpath(path).endswith(".ckpt"):  # checkpoints/last is a link
         return _trained(path, layer)
     if is_published(source):
         return _published(source)
@@ -194,7 +196,8 @@ def _trained(path: Path, layer: str | None) -> Model:
             raise UsageError(f"{path}: no usable checkpoint in it and no {export.SPEC_NAME}.")
         path = found
     state = checkpoint.load(path)
-    built = model(_tapped(_known(state.get("spec"), str(path)), layer))
+    with within(path.stat().st_size, str(path)):
+        built = model(_tapped(_known(state.get("spec"), str(path)), layer))
     assert built.stec is not None
     checkpoint.fill(built.stec, state["model"], str(path))
     built.stec.eval()
@@ -205,8 +208,9 @@ def _exported(folder: Path, layer: str | None) -> Model:
     spec, encoder, manipulation = export.read(folder)
     if manipulation is None:
         spec = {**spec, "manipulation": {}}
-    spec = dict(_tapped(_known(spec, str(folder)), layer))
-    built = model({**spec, "num_classes": 0})._replace(spec=spec)  # the probe stayed with the run
+    with within((folder / export.WEIGHTS).stat().st_size, str(folder)):
+        spec = dict(_tapped(_known(spec, str(folder)), layer))
+        built = model({**spec, "num_classes": 0})._replace(spec=spec)  # the probe stayed with the run
     checkpoint.fill(built.encoder, {built.encoder.prefix + name: t for name, t in encoder.items()}, str(folder))
     assert built.stec is not None
     if manipulation is not None:

@@ -59,7 +59,8 @@ def encode(encoder: Encoder, xs: tuple[Tensor, ...], *, joint: bool = True) -> t
     features: list[Features] = []
     for _, same in groups:
         group = list(same)
-        features += _split(encoder(torch.cat(group) if len(group) > 1 else group[0]), len(group))
+        x = torch.cat(group) if len(group) > 1 else group[0]
+        features += _split(_as_promised(encoder, x, encoder(x)), len(group))
     return tuple(features)
 
 
@@ -67,6 +68,23 @@ def micro_batches(xs: tuple[Tensor, ...], size: int) -> list[tuple[Tensor, ...]]
     """The rows of V views [B, ...] in ceil(B / size) parts, as equal as can be."""
     num = -(-len(xs[0]) // size)
     return list(zip(*(x.tensor_split(num) for x in xs), strict=True))
+
+
+def _as_promised(encoder: Encoder, x: Tensor, found: Features) -> Features:
+    """UsageError if it is not what an encoder promises: somebody else's may be wrong, and what follows would fail in
+    other words."""
+    name, wanted = type(encoder).__name__, f"Features with pooled of shape [{len(x)}, {encoder.dims['pooled']}]"
+    if not isinstance(found, Features):
+        raise UsageError(f"the encoder {name} gives a {type(found).__name__}: {wanted} was promised.")
+    pooled = found.pooled
+    like_x = pooled.device == x.device and (pooled.dtype == torch.float64) == (x.dtype == torch.float64)
+    if pooled.shape != (len(x), encoder.dims["pooled"]) or not pooled.is_floating_point() or not like_x:
+        told = f"{pooled.dtype}".removeprefix("torch.")
+        raise UsageError(
+            f"the encoder {name} gives pooled of shape {list(pooled.shape)}, {told} on {pooled.device}:"
+            f" {wanted}, float32 or less on {x.device}, was promised (`stec-doctor plugin` checks a modality)."
+        )
+    return found
 
 
 def _split(joint: Features, num: int) -> list[Features]:

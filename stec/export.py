@@ -9,8 +9,10 @@ README.md                 the model card
 import hashlib
 import json
 import math
-import tempfile
-from collections.abc import Mapping, Sequence
+import os
+import reprlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +23,17 @@ from torch import Tensor, nn
 from stec.encoder import Encoder
 from stec.errors import UsageError
 from stec.model_card import card
+from stec.shards.fresh import fresh_folder
+from stec.shards.index import write_whole
+from stec.stored import from_json
 
 FORMAT = 2
 SPEC_NAME = "stec.json"
 WEIGHTS = "model.safetensors"
 MANIPULATION = "manipulation.safetensors"
 CARD = "README.md"
+MOST_VALUES = 1_000_000
+"""Values in a description: one of 20,000 classes has some 20,000."""
 
 
 class Exported(NamedTuple):
@@ -59,14 +66,11 @@ def export(
     states = {WEIGHTS: _foreign(encoder)}
     if manipulation is not None:
         states[MANIPULATION] = manipulation.state_dict()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as place:
-        new = Path(place) / "new"
-        new.mkdir()
+    with fresh_folder(folder, replace=True) as new:
         for name, state in states.items():
             # A tensor of its own each: safetensors takes neither shared memory nor strides.
             own = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
-            (new / name).write_bytes(save(own, metadata={"format": "pt"}))
+            write_whole(new / name, save(own, metadata={"format": "pt"}))
         about = {
             "format": FORMAT,
             "spec": described,
@@ -75,12 +79,10 @@ def export(
             "protocol": dict(protocol or {}),
             "facts": dict(facts or {}),
         }
-        (new / SPEC_NAME).write_text(json.dumps(about, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-        name = folder.resolve().name  # the folder may travel: its card names it without the way to it
-        (new / CARD).write_text(card(name, about, loading_lines(name, encoder), manipulation), encoding="utf-8")
-        if folder.exists():
-            folder.rename(Path(place) / "old")
-        new.rename(folder)
+        write_whole(new / SPEC_NAME, f"{json.dumps(about, indent=2, allow_nan=False)}\n".encode())
+        name = os.path.basename(os.path.realpath(folder))  # its card names it without the way to it: it may travel
+        text = card(name, about, loading_lines(name, encoder), manipulation)
+        write_whole(new / CARD, text.encode(errors="replace"))  # the name of a folder need not be text
     return loading_lines(folder, encoder)
 
 
@@ -99,7 +101,7 @@ def describe(folder: str | Path) -> dict[str, Any]:
     """All of stec.json: format, spec, sha256, metrics, protocol, facts. UsageError if it is not one of ours."""
     path = Path(folder) / SPEC_NAME
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
+        about = from_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror}): this is no exported folder.") from error
     except ValueError as error:
@@ -124,27 +126,35 @@ def loading_lines(folder: str | Path, encoder: Encoder) -> list[str]:
 
 
 def plain(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a description in plain JSON; UsageError if it holds anything else, or a key such as _target_."""
-    _check(spec, "spec")
+    """A copy of a description in plain JSON; UsageError if it holds anything else, a key such as _target_, or far more
+    than a description does."""
+    try:
+        _check(spec, "spec", count())
+    except RecursionError:
+        raise UsageError("spec: it is nested too deeply.") from None
     copy: dict[str, Any] = json.loads(json.dumps(spec))
     return copy
 
 
-def _check(value: Any, where: str) -> None:
+def _check(value: Any, where: str, counted: Iterator[int]) -> None:
+    if next(counted) > MOST_VALUES:  # a list that stands in many places is small only as long as nobody writes it out
+        raise UsageError(f"{where}: there are more than {MOST_VALUES:,} values in it.")
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if not isinstance(key, str) or key.startswith("_"):
                 raise UsageError(
-                    f"{where}: the key {key!r} is not allowed: names of installed parts and arguments only."
+                    f"{where}: the key {reprlib.repr(key)} is not allowed: names of installed parts and arguments only."
                 )
-            _check(inner, f"{where}.{key}")
+            _check(inner, f"{where}.{key}", counted)
     elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
         for number, inner in enumerate(value):
-            _check(inner, f"{where}[{number}]")
+            _check(inner, f"{where}[{number}]", counted)
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UsageError(f"{where}: a number of more than 64 bits is not plain JSON.")
     elif not (
         value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
     ):
-        raise UsageError(f"{where}: {value!r} is not plain JSON (text, finite numbers, true, false, null).")
+        raise UsageError(f"{where}: {reprlib.repr(value)} is not plain JSON (text, finite numbers, true, false, null).")
 
 
 def _foreign(encoder: Encoder) -> dict[str, Tensor]:
@@ -168,7 +178,7 @@ def _load(path: Path, digest: str) -> dict[str, Tensor]:
         )
     try:
         return load(raw)
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, LookupError, RuntimeError) as error:  # of a type or a shape that torch has not
         raise UsageError(f"{path} is not a safetensors file ({error}).") from error
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from stec.account import facts
 from stec.commit import commit
+from stec.errors import UsageError
 from stec.evaluation.suite import Row
 from stec.measure import Measure
 from stec.report.facts import Column
@@ -21,18 +22,24 @@ REPORT = "report.html"
 
 
 def tell(run: Run, measure: Measure, rows: Mapping[str, Row], name: str, batch_size: int) -> None:
-    """Print the table, keep it as table.json, and write report.html; both into the run directory."""
+    """Keep the table as table.json, write report.html, both into the run directory, and print it.
+
+    UsageError if they cannot be written: the same command does it once they can.
+    """
     protocol = measure.protocol(rows)
-    print_table(rows, protocol, held_out=measure.splits.test is not None)
     # Of so many samples the shares that are read right are: their noise is known to who compares runs.
     test = measure.splits.test
     num_test = None if test is None else min(test.num_samples, measure.suite.num_samples["test"])
     learnt = measure.splits.train
     data = {"fingerprint": learnt.fingerprint, "num_train": learnt.num_samples}
     told = {"rows": rows, "protocol": protocol, "num_test": num_test, "data": data, "commit": commit()}
-    (run.directory / "table.json").write_text(json.dumps(told, indent=2) + "\n")
+    run.write("table.json", json.dumps(told, indent=2) + "\n")
     path = run.directory / REPORT
-    write_page(path, facts(run, measure, rows, columns(rows), name, batch_size))
+    try:
+        write_page(path, facts(run, measure, rows, columns(rows), name, batch_size))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror or error}.") from error
+    print_table(rows, protocol, held_out=measure.splits.test is not None)  # last: a full disk may be behind stdout, too
     run.say(f"report: {path}")
 
 

@@ -137,7 +137,7 @@ def test_a_failed_export_leaves_the_old_one(written, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("stec.export.card", full)
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(UsageError, match="space"):
         export(folder, SPEC, net)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     assert [p.name for p in folder.parent.iterdir()] == ["a folder"]

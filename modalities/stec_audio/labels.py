@@ -3,12 +3,16 @@
 One whole number per 10 ms at 16 kHz: frame i covers the 400 samples from 160 i on, and no frame reaches beyond the end.
 """
 
+import re
 from pathlib import Path
 
 from stec.errors import DataError, UsageError
 
 HOP, WIDTH = 160, 400
 """Samples at 16 kHz between frames, and in a frame."""
+HIGHEST = 65_535
+"""What a label may be: a name is made up for each one up to the highest, if no file names them."""
+_NUMBER = re.compile(r"-?\d{1,18}", re.ASCII)
 
 
 def num_labels(num_samples: int) -> int:
@@ -34,15 +38,13 @@ def read(path: str | Path) -> dict[str, list[int]]:
             continue
         if utterance in found:
             raise DataError(f"{path}, line {number}: a second line for {utterance}.")
-        try:
-            found[utterance] = [int(word) for word in words]
-        except ValueError:
-            odd = next(word for word in words if not word.lstrip("-").isdecimal())
+        if odd := next((word for word in words if not _NUMBER.fullmatch(word)), None):
             raise DataError(
                 f"{path}, line {number} ({utterance}): {odd[:40]!r} is no label: whole numbers were expected."
-            ) from None
-        if not words or min(found[utterance]) < 0:
-            raise DataError(f"{path}, line {number} ({utterance}): labels from 0 on were expected.")
+            )
+        found[utterance] = [int(word) for word in words]
+        if not words or min(found[utterance]) < 0 or max(found[utterance]) > HIGHEST:
+            raise DataError(f"{path}, line {number} ({utterance}): labels from 0 on, up to {HIGHEST}, were expected.")
     if not found:
         raise DataError(f"{path}: no line of labels in this file.")
     return found
@@ -55,7 +57,7 @@ def read_names(path: str | Path) -> list[str]:
         words = line.split()
         if not words:
             continue
-        if len(words) != 2 or not words[1].isdecimal() or int(words[1]) in found:
+        if len(words) != 2 or not _NUMBER.fullmatch(words[1]) or int(words[1]) in found:
             raise DataError(f"{path}, line {number}: a name and a number of its own were expected, as in `SIL 0`.")
         found[int(words[1])] = words[0]
     if sorted(found) != list(range(len(found))) or not found:

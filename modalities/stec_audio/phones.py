@@ -50,7 +50,7 @@ class Phones:
         fewer of them than the rule says, or one is none of the phones."""
         if "phones" not in members:
             return None
-        labels = _labels(members["phones"], len(meta.get("phones") or ()))
+        labels = _labels(members["phones"], len(self.classes(meta)))
         sound = self._decoder.all(self._decoder.open(readable(members, self._decoder.extensions)))
         check_length("the member phones", len(labels), sound.shape[-1])
         return (self._decoder.finish(sound[None]), labels) if len(labels) else None
@@ -65,7 +65,10 @@ class Phones:
         return frames[nearest[there].to(frames.device)], labels[there]
 
     def classes(self, meta: Mapping[str, Any]) -> list[str]:
-        return list(meta.get("phones") or [])
+        names = meta.get("phones") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError("what the index says of phones is no list of their names: index the data again.")
+        return names
 
     def describe(self) -> str:
         return f"a label every 10 ms of whole recordings, read from the frame of {self.layer} nearest to its centre"

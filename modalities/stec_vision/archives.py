@@ -5,13 +5,16 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple, TypeGuard
 
 import numpy as np
 
 from stec.errors import DataError, UsageError
 from stec_vision.packers import Sample, first_by_hash, lossless
 from stec_vision.unpickling import unpickle_plain
+
+LARGEST = 1 << 28
+"""Bytes of a file that is read whole: CIFAR-100 has one of 155 million, and a small archive can hold any number."""
 
 
 class Layout(NamedTuple):
@@ -53,8 +56,12 @@ class Place:
             raise DataError(f"{where}: {name} is missing or unreadable: {error}.") from error
 
     def read(self, name: str) -> bytes:
+        """All of a file; DataError if it is larger than any of these data sets has."""
         with self.open(name) as file:
-            return file.read()
+            found = file.read(LARGEST + 1)
+        if len(found) > LARGEST:
+            raise DataError(f"{self.folder or self.archive}: {name} unfolds to more than {LARGEST:,} bytes: not read.")
+        return found
 
 
 class Cifar:
@@ -92,9 +99,9 @@ class Cifar:
             self._names = {"train": [f"data_batch_{n}" for n in range(1, 6)], "test": ["test_batch"]}
             self._label, names = "labels", "label_names"
         meta = self._unpickle(self.layouts[number].marker)
-        if not isinstance(meta.get(names), list):
+        if not _texts(meta.get(names)):
             raise DataError(f"{self.layouts[number].marker}: there are no {names} in it.")
-        self.classes = [str(name) for name in meta[names]]
+        self.classes = meta[names]
         self._kept = None if subset is None else first_by_hash(self._file_names(), subset)
 
     def samples(self, split: str) -> Iterator[Sample]:
@@ -114,9 +121,9 @@ class Cifar:
         names: list[str] = []
         for name in self._names["train"]:
             found = self._unpickle(name).get("filenames")
-            if not isinstance(found, list):
+            if not _texts(found):
                 raise DataError(f"{name}: there are no filenames in it, by which packer.subset would choose.")
-            names += [str(one) for one in found]
+            names += found
         return names
 
     def _unpickle(self, name: str) -> dict[str, Any]:
@@ -128,11 +135,15 @@ class Cifar:
         try:
             pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
             labels = [int(label) for label in batch[self._label]]
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # what stands where numbers should may do anything when it is made one
             raise DataError(f"{name}: not a CIFAR batch: {type(error).__name__}: {error}.") from error
         if len(labels) != len(pixels) or not all(0 <= label < len(self.classes) for label in labels):
             raise DataError(f"{name}: {len(labels)} labels of {len(self.classes)} classes for {len(pixels)} pictures.")
         return pixels, labels
+
+
+def _texts(found: Any) -> TypeGuard[list[str]]:
+    return isinstance(found, list) and all(isinstance(one, str) for one in found)
 
 
 class Stl10:

@@ -6,8 +6,6 @@ A packer names its `splits`, yields the samples of one ({"__key__", extension: b
 """
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,8 @@ from stec_vision.reading import EXTENSIONS
 from stec_vision.shrink import QUALITY, as_they_are, shrunk
 
 Sample = dict[str, Any]
+SMALL = 1 << 26
+"""Bytes that an array of an npz may have, however small the file is."""
 
 
 class ImageFolder:
@@ -93,8 +93,14 @@ def _array(path: Path, name: str) -> np.ndarray:
     """One array of an npz; nothing is ever unpickled."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return np.asarray(arrays[name])
-    except (OSError, ValueError, LookupError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            unfolded = arrays.zip.getinfo(f"{name}.npy").file_size
+            if unfolded > max(SMALL, 4 * path.stat().st_size):
+                raise ValueError(f"it unfolds to {unfolded:,} bytes, many times as many as the file has")
+            found = np.atleast_1d(arrays[name])
+            if found.dtype.kind == "U":
+                found.tolist()  # numpy does not look whether they are letters, but Python does
+            return found
+    except Exception as error:  # of a damaged header come errors of zipfile, zlib, numpy, and of Python's own parser
         raise DataError(f"{path.name}: no readable array {name!r}: {error}.") from error
 
 

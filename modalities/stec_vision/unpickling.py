@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,10 @@ class _Plain(pickle.Unpickler):
 def unpickle_plain(data: bytes, where: str) -> dict[str, Any]:
     """The dictionary that a pickle holds; DataError if it is damaged or would run anything. `where` names the file."""
     try:
+        for code, argument, _ in pickletools.genops(data):
+            # Memory is taken for all numbers below the one that an object is given.
+            if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(data):
+                raise DataError("it numbers an object that it cannot hold")
         found = _Plain(io.BytesIO(data), encoding="latin1").load()
     except DataError as error:
         raise DataError(f"{where} is not read: {error}.") from None

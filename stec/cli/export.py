@@ -2,18 +2,17 @@
 with the manipulation model, a description and a model card. SOURCE: a run directory or a checkpoint."""
 
 import argparse
-import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stec import __version__, build
 from stec.cli.door import guarded
 from stec.errors import UsageError
 from stec.export import export
+from stec.stored import configuration, from_json
 from stec.training import checkpoint
 
 
@@ -56,7 +55,7 @@ def _found(source: Path) -> tuple[Path, Path]:
         if newest is None:
             raise UsageError(f"{source}: there is no checkpoint in it; name a run directory or a checkpoint.")
         return newest, source
-    file = source.resolve()  # checkpoints/last is a link
+    file = Path(os.path.realpath(source))  # checkpoints/last is a link
     if file.suffix != ".ckpt" or not file.is_file():
         raise UsageError(f"{source} is neither a run directory nor a checkpoint (.ckpt).")
     return file, file.parent.parent
@@ -68,17 +67,21 @@ def _measured(run: Path, file: Path) -> tuple[dict[str, float], dict[str, str]]:
     newest = checkpoint.stored(run / "checkpoints")[-1:]
     if not table.is_file() or [path.resolve() for path in newest] != [file.resolve()]:
         return {}, {}
-    told = json.loads(table.read_text(encoding="utf-8"))
-    return told["rows"].get("trained", {}), told["protocol"]
+    try:
+        told = from_json(table.read_text(encoding="utf-8"))
+        metrics = {str(name): float(value) for name, value in told["rows"].get("trained", {}).items()}
+        return metrics, {str(start): str(words) for start, words in told["protocol"].items()}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        raise UsageError(f"{table} is damaged: {type(error).__name__}: {error}.") from error
 
 
 def _facts(run: Path, state: Mapping[str, Any]) -> dict[str, str]:
     config = run / "config.yaml"
-    known = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    data = state.get("data", {})
+    known = configuration(config) if config.is_file() else {}
+    data, dataset = (node if isinstance(node, dict) else {} for node in (state.get("data"), known.get("dataset")))
     facts = {
         "recipe": known.get("name"),
-        "data": known.get("dataset", {}).get("name"),
+        "data": dataset.get("name"),
         "data fingerprint": data.get("fingerprint"),
         "batch size": data.get("batch_size"),
         "seed": data.get("seed"),

@@ -25,8 +25,11 @@ def folders() -> Iterator[tuple[str, Path]]:
     yield "stec", own()
     seen = set()
     for point in entry_points(group=GROUP):
-        package = point.module.split(".")[0]
-        spec = find_spec(package)
+        try:
+            package = point.module.split(".")[0]
+            spec = find_spec(package)
+        except (AttributeError, ImportError, ValueError):  # what it leads to is no name of a module
+            continue
         if spec is None or not spec.submodule_search_locations or package in seen:
             continue
         seen.add(package)
@@ -48,7 +51,7 @@ def listing() -> dict[str, str]:
             owners[path.stem] = distribution
             found = [
                 line.split(":", 1)[1].strip()
-                for line in path.read_text(encoding="utf-8").splitlines()
+                for line in path.read_text(encoding="utf-8", errors="replace").splitlines()
                 if line.startswith("# One line:")
             ]
             lines[path.stem] = found[0] if found else ""

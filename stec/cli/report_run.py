@@ -98,7 +98,8 @@ class Filling:
             return None
         data = None if wanted is None else paths[f"data.{wanted}"]
         files = {key: path for key, path in paths.items() if key.removeprefix("dataset.packer.") in packer}
-        packed = data is not None and os.path.isdir(data) and find_split(Path(data), config["dataset"]["train_split"])
+        split, max_bad = config["dataset"]["train_split"], config["dataset"].get("max_bad", 0.0)
+        packed = data is not None and os.path.isdir(data) and find_split(Path(data), split, max_bad)
         for key in self.table.needs if not packed else ():
             if key not in files and packer.get(key.removeprefix("dataset.packer.")) is None:
                 raise UsageError(f"without {key}=FILE there is no {self.table.metric}, which this table is about.")

@@ -14,7 +14,8 @@ from stec.build import Model
 from stec.data import Dataset, Splits, open_data
 from stec.errors import UsageError
 from stec.measure import Begun, projector
-from stec.nodes import checked
+from stec.nodes import checked, group
+from stec.stored import configuration
 
 
 def keys_of(words: list[str]) -> dict[str, Any]:
@@ -26,7 +27,7 @@ def keys_of(words: list[str]) -> dict[str, Any]:
     rest = [word for word in words if word.partition("=")[0] not in plain]
     try:
         nested = OmegaConf.to_container(OmegaConf.from_dotlist(rest), resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
         raise UsageError(f"{' '.join(rest)} is not readable as key=value: {str(error).splitlines()[0]}") from error
     assert isinstance(nested, dict)
     return {**{str(key): value for key, value in nested.items()}, **plain}
@@ -38,8 +39,8 @@ def config_of(source: str) -> dict[str, Any] | None:
     file = (path if path.is_dir() else path.parent.parent) / "config.yaml"
     if not path.exists() or not file.is_file():
         return None
-    found = yaml.safe_load(file.read_text(encoding="utf-8"))
-    if not isinstance(found, dict) or not isinstance(found.get("dataset"), dict):
+    found = configuration(file)
+    if not isinstance(found.get("dataset"), dict) or not isinstance(found.get("data"), str | None):
         raise UsageError(f"{file} is not the configuration of a run.")
     return found
 
@@ -52,9 +53,9 @@ def data_of(config: Mapping[str, Any] | None, data: str | None, packer: str | No
     if config is not None:
         own = {k: v for k, v in config["dataset"].items() if k not in ("packer", "decoder", "picture")}
         dataset = Dataset(**checked(Dataset, own, "dataset"))
-        node = config["dataset"]["packer"] if packer is None else node
-        data = data if data is not None else config.get("data")
-    if node["name"] is None:
+        node = dict(group(config["dataset"].get("packer"), "dataset.packer")) if packer is None else node
+        data = data if data is not None else _nearby(config.get("data"))
+    if node.get("name") is None:
 
         def nobody(source: str) -> Any:
             raise UsageError(f"data={source} holds no shards: say who reads it with packer=NAME.")
@@ -62,6 +63,15 @@ def data_of(config: Mapping[str, Any] | None, data: str | None, packer: str | No
         return open_data(dataset, data, nobody, {"name": "evaluation"}), dataset.max_bad
     chosen = build.part("packer", node, "packer")
     return open_data(dataset, data, chosen, chosen.described()), dataset.max_bad
+
+
+def _nearby(data: str | None) -> str | None:
+    """Where a run says that its data are; UsageError for what only the user may ask to be fetched."""
+    if data is not None and "://" in data:
+        raise UsageError(
+            "this run learnt from data on a network: they are fetched if you say data=..., not if a file does."
+        )
+    return data
 
 
 def untrained(model: Model) -> Begun:

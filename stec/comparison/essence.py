@@ -56,7 +56,7 @@ def essence(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """sha256 of a composed configuration's essence, in hexadecimal."""
-    return hashlib.sha256(_text(essence(config)).encode()).hexdigest()
+    return hashlib.sha256(_text(essence(config)).encode(errors="surrogatepass")).hexdigest()
 
 
 def differing(config: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -14,12 +14,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stec import __version__
 from stec.comparison.essence import differing as differing
 from stec.comparison.essence import fingerprint as fingerprint
 from stec.errors import DataError, UsageError
+from stec.stored import from_json, from_yaml
 
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -79,7 +78,7 @@ def read(path: Path) -> list[Line]:
         if not raw.strip():
             continue
         try:
-            line = Line(**json.loads(raw.decode("utf-8")))
+            line = Line(**from_json(raw.decode("utf-8")))
             if not isinstance(line.seed, int) or not isinstance(line.metrics, dict):
                 raise TypeError("seed or metrics have the wrong type")
         except (ValueError, TypeError) as error:
@@ -123,8 +122,8 @@ def other_data(lines: Iterable[Line]) -> bool:
 def config_of(run: Path) -> dict[str, Any]:
     """The configuration that a run directory keeps; UsageError if there is none."""
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+        config = from_yaml((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UsageError(f"{run}: not a run directory, or its config.yaml cannot be read.") from error
     if not isinstance(config, dict) or not isinstance(config.get("seed"), int):
         raise UsageError(f"{run}: its config.yaml is not that of a run.")
@@ -143,12 +142,14 @@ def entry(run: Path, table: str, row: str, scale: str, words: list[str], seconds
     if not finished(run):
         raise UsageError(f"{run}: this run is not finished (it has no table.json, or no file `finished`).")
     try:
-        told = json.loads((run / "table.json").read_text(encoding="utf-8"))
-        metrics, data = told["rows"]["trained"], told.get("data", {})
+        told = from_json((run / "table.json").read_text(encoding="utf-8"))
+        metrics = {str(key): float(value) for key, value in told["rows"]["trained"].items()}
+        data = told.get("data", {})
+        fingerprint_of_data, num_train = str(data.get("fingerprint", "")), int(data.get("num_train", 0))
         log = (run / "train.log").read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        last, spent = _times(log, run)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(f"{run}: its table.json or train.log cannot be read ({error}).") from error
-    last, spent = _times(log, run)
     machines = re.findall(r" machine: (.+)", log)
     hardware = machines[-1] if machines else "unknown"
     return Line(
@@ -161,13 +162,13 @@ def entry(run: Path, table: str, row: str, scale: str, words: list[str], seconds
         version=__version__,
         commit=str(told.get("commit", "")),
         precision=hardware.removeprefix(machine(hardware)).removeprefix(", ").partition(",")[0],
-        data=str(data.get("fingerprint", "")),
-        num_train=int(data.get("num_train", 0)),
+        data=fingerprint_of_data,
+        num_train=num_train,
         device=hardware.partition(" ")[0],
         hardware=hardware,
         date=f"{last:{_STAMP}}",
         seconds=round(spent if seconds is None else seconds, 1),
-        metrics={str(key): float(value) for key, value in metrics.items()},
+        metrics=metrics,
     )
 
 

@@ -1,6 +1,5 @@
 """Which weight? Short runs that differ in the weight of one term, compared by what they reach; no run is made here."""
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,12 +7,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from stec.comparison.essence import essence
 from stec.errors import DataError, UsageError
 from stec.report.curves import read_curves
 from stec.report.dynamics import at_the_end
+from stec.stored import from_json, from_yaml
 
 KNN, LINEAR, BITS = "eval/knn/top1", "eval/linear/top1", "eval/action_bits/"
 NOISE = 0.005
@@ -74,12 +73,12 @@ def read(folder: Path) -> Short:
         if not (folder / name).is_file():
             raise UsageError(f"{folder} is no finished run: there is no {name} in it.")
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        table = json.loads((folder / "table.json").read_text(encoding="utf-8"))
+        config = from_yaml((folder / "config.yaml").read_text(encoding="utf-8"))
+        table = from_json((folder / "table.json").read_text(encoding="utf-8"))
         row = {str(name): float(value) for name, value in table["rows"]["trained"].items()}
         num = None if table.get("num_test") is None else int(table["num_test"])
         data = str((table.get("data") or {}).get("fingerprint", ""))
-    except (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise DataError(f"{folder}: config.yaml or table.json is damaged ({type(error).__name__}).") from error
     if not isinstance(config, dict):
         raise DataError(f"{folder}/config.yaml is not the configuration of a run.")

@@ -21,9 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from stec.errors import UsageError
+from stec.stored import from_yaml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +107,8 @@ def listing(folder: Path) -> dict[str, str]:
 def read(path: Path) -> Table:
     """The table of a file; UsageError says what is wrong with it."""
     try:
-        node = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        node = from_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
     return parsed(node, path.stem, str(path))
 

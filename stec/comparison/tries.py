@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stec.errors import UsageError
+from stec.stored import from_json
 from stec.training.lock import Lock
 
 # How a run ends that was asked to: by Ctrl-C or SIGTERM, with a checkpoint, or before it heard signals at all.
@@ -60,10 +61,10 @@ def read(run: Path, recipe: str) -> list[dict[str, Any]]:
     found, path = [], path_of(run)
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
-            told = json.loads(line)
+            told = from_json(line)
             if told["hash"] == recipe:
                 found.append({**told, "seconds": float(told["seconds"]), "code": int(told["code"])})
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, LookupError, OverflowError):
             continue
     return found
 

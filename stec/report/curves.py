@@ -1,11 +1,11 @@
 """metrics.jsonl -> curves."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from stec.report.facts import Curve
+from stec.stored import from_json
 
 _STEP = "step"
 
@@ -20,14 +20,14 @@ def read_curves(path: str | Path) -> dict[str, Curve]:
     path = Path(path)
     for line in path.read_text("utf-8", errors="replace").splitlines() if path.is_file() else []:
         try:
-            record = json.loads(line)
+            record = from_json(line)
         except ValueError:
             continue
-        if not isinstance(record, dict) or not isinstance(record.get(_STEP), int):
+        if not isinstance(record, dict) or type(step := record.get(_STEP)) is not int or step >= 2**63:
             continue
         for name, value in record.items():
-            if name != _STEP and isinstance(value, int | float) and not isinstance(value, bool):
-                found.setdefault(name, {})[record[_STEP]] = float(value)
+            if name != _STEP and (isinstance(value, float) or (type(value) is int and abs(value) < 2**63)):
+                found.setdefault(name, {})[step] = float(value)
     return {
         name: Curve(np.array(sorted(points)), np.array([points[step] for step in sorted(points)]))
         for name, points in found.items()
