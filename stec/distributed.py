@@ -68,7 +68,11 @@ def all_reduce_sums(sums: Mapping[str, tuple[Tensor | float, Tensor | float]]) -
     return {name: (flat[2 * i], flat[2 * i + 1]) for i, name in enumerate(names)}
 
 
+patient: dist.ProcessGroup | None = None
+"""A group of all ranks for waiting until one has done what it does alone; None: the ordinary one."""
+
+
 def barrier() -> None:
-    """Wait for all ranks."""
+    """Wait for all ranks, as long as it takes."""
     if world_size() > 1:
-        dist.barrier()
+        dist.barrier(group=patient)

@@ -16,12 +16,14 @@ from stec.catalogue import nearest
 from stec.data import Dataset, Splits, extents, open_data
 from stec.errors import UsageError
 from stec.evaluation.suite import Suite
-from stec.loading import Stream, worker_deaths
+from stec.loading import Stream
 from stec.measure import Begun, Measure, projector
 from stec.nodes import checked, group
 from stec.objective import STEC
 from stec.resident import Resident
+from stec.shards.fetching import address
 from stec.summary import REPORT, tell
+from stec.training.deterministic import deterministic
 from stec.training.loop import train
 from stec.training.making import time_making
 from stec.training.optim import OPTIMIZERS
@@ -70,6 +72,8 @@ class Settings:
             raise UsageError(f"num_views={num_views} must be at least 1 and at most 256.")
         if augment not in ("exact", "fast"):
             raise UsageError(f"augment={augment!r} is unknown: choose exact or fast.")
+        if data:
+            address(data)  # one with a password is refused before anything is written down
         self.num_views = num_views
         self.name, self.seed, self.batch_size, self.data, self.weights = name, seed, batch_size, data, weights
         self.forward_views, self.profile = forward_views, profile
@@ -124,13 +128,14 @@ def run(config: Mapping[str, Any]) -> None:
     experiment = Experiment(config)
     settings, hardware = experiment.settings, experiment.hardware
     with (
-        ranks(hardware.device),
+        ranks(hardware.device, hardware.patience) as crew,
         Run(settings.run_dir, config, resume=settings.resume) as directory,
     ):
+        crew.at = lambda: f"step {directory.step}"
         if directory.finished and (directory.directory / REPORT).exists():
             directory.say(f"{settings.run_dir}: this run is finished; choose another run_dir or seed for a new one.")
             return
-        with worker_deaths():
+        with deterministic(hardware.deterministic):
             _run(experiment, directory)
 
 
@@ -165,7 +170,7 @@ def _run(experiment: Experiment, directory: Run) -> None:
     serve = (
         partial(Resident, device=hardware.device)
         if dataset.resident
-        else partial(Stream, num_workers=hardware.num_workers)
+        else partial(Stream, num_workers=hardware.num_workers, patience=hardware.patience)
     )
     stream = serve(
         splits.train,
@@ -194,7 +199,12 @@ def _run(experiment: Experiment, directory: Run) -> None:
 
     each = {"num_views": settings.num_views, "batch_size": batch_size // distributed.world_size()}
     making = None if dataset.resident else partial(time_making, splits.train, decoder, space, **each)
-    data = {"fingerprint": splits.train.fingerprint, "batch_size": batch_size, "seed": settings.seed}
+    data = {
+        "fingerprint": splits.train.fingerprint,
+        "shards": splits.train.shard_hashes,
+        "batch_size": batch_size,
+        "seed": settings.seed,
+    }
     train(
         stec,
         stream,

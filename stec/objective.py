@@ -227,7 +227,9 @@ def _felt(features: Features) -> list[Tensor]:
 
 
 def _gradient_norm(loss: Tensor, features: list[Tensor]) -> Tensor:
-    # allow_unused: a term may read one view only, or an inner layer.
-    gradients = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
+    # Autocast is that of the forward pass around: backward, which trains, has none. allow_unused: a term may read one
+    # view only, or an inner layer.
+    with torch.autocast(loss.device.type, enabled=False):
+        gradients = torch.autograd.grad(loss, features, retain_graph=True, allow_unused=True)
     found = [g.float().square().sum() for g in gradients if g is not None]
     return torch.stack(found).sum().sqrt() if found else torch.zeros((), device=loss.device)

@@ -230,7 +230,7 @@ def test_a_damaged_sample_is_named_by_the_path_it_came_from_if_that_is_known(cap
 
 @pytest.mark.parametrize("max_bad", [0.0, 0.5])
 def test_if_everything_is_damaged_it_ends_at_once(max_bad):
-    with pytest.raises(DataError, match=r"and the 5 samples drawn in its place are damaged as well"):
+    with pytest.raises(DataError, match=r"and the 20 samples drawn in its place are damaged as well"):
         list(stream(memory(damaged=range(23)), max_bad=max_bad).batches(0))
 
 

@@ -12,9 +12,8 @@ import pytest
 import torch
 from toy_source import SPACE, Faulty, Sources, assert_same, memory
 
-from stec import loading
 from stec.errors import StecError
-from stec.loading import Stream, worker_deaths
+from stec.loading import Stream
 
 
 def stream(decoder=None, **options):
@@ -54,34 +53,61 @@ def test_a_fault_of_a_decoder_is_one_sentence_with_its_traceback_as_a_note(num_w
     assert "toy_source.py" in e.value.__notes__[0]
 
 
-def test_a_worker_that_is_killed_is_one_sentence():
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_sample_that_kills_whoever_decodes_it_is_one_sentence(num_workers, caplog):
     with pytest.raises(
-        StecError, match=r"^a process that reads data .* is lost \(DataLoader worker .*num_workers"
+        StecError,
+        match=r"^a process that reads data .* is lost: one died .DataLoader worker .*toy-1.tar: 0009.*num_workers",
     ) as error:
-        list(stream(decoder=Faulty("death", 63), num_workers=1).batches(0))
+        list(stream(decoder=Faulty("death", 63), num_workers=num_workers, batch_size=2).batches(0))
     assert "\n" not in str(error.value)
+    assert "begun again" in caplog.text
     assert multiprocessing.active_children() == []
 
 
-def test_a_worker_that_dies_during_a_training_step_is_the_same_sentence():
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_that_die_are_replaced_and_nothing_else_changes(num_workers, caplog):
+    found = []
+    for batch in stream(num_workers=num_workers, batch_size=1).batches(0):
+        found.append(batch)
+        if len(found) in (1, 2, 7):
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    assert_same(found, list(stream(batch_size=1).batches(0)))
+    assert caplog.text.count("loading processes begun again: one died") in (1, 2, 3)  # not if all was delivered already
+    assert multiprocessing.active_children() == []
+
+
+def test_what_a_dead_worker_leaves_in_shared_memory_is_removed():
     batches = stream(num_workers=1, batch_size=1).batches(0)
     next(batches)
+    pid = multiprocessing.active_children()[0].pid
+    left = Path("/dev/shm") / f"torch_{pid}_1_1"
+    if not left.parent.is_dir():
+        pytest.skip("no /dev/shm here")
+    left.write_bytes(b"half a batch")
+    os.kill(pid, signal.SIGKILL)
+    list(batches)
+    assert not left.exists()
 
-    def step():
-        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-        time.sleep(30)  # torch does not let it go on
 
-    with pytest.raises(StecError, match=r"^a process that reads data"), worker_deaths():
-        step()
-    with pytest.raises(RuntimeError, match="another"), worker_deaths():
-        raise RuntimeError("another fault")
-
-
-def test_workers_that_hang_are_given_up(monkeypatch):
-    monkeypatch.setattr(loading, "PATIENCE", 1)
-    with pytest.raises(StecError, match="timed out"):
-        list(stream(decoder=Faulty("sleep", 63), num_workers=1).batches(0))
+def test_a_worker_that_dies_does_not_disturb_what_goes_on_meanwhile():
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = stream(num_workers=1, batch_size=1).batches(0)
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
     soon(lambda: not multiprocessing.active_children())
+    assert signal.getsignal(signal.SIGCHLD) == before
+    next(batches)
+
+
+def test_workers_that_hang_are_given_up():
+    with pytest.raises(StecError, match=r"nothing came for 2 s while .*toy-1.tar: 0009"):
+        list(stream(decoder=Faulty("sleep", 63), num_workers=1, batch_size=2, patience=2).batches(0))
+    soon(lambda: not multiprocessing.active_children())
+
+
+def test_slow_workers_are_waited_for():
+    assert len(list(stream(decoder=Faulty("slow", 63), num_workers=1, patience=60).batches(0))) > 2
 
 
 def test_signals_to_all_processes_are_for_the_main_one_to_answer():

@@ -78,7 +78,7 @@ class Corners(Sources):
 
 
 class Faulty(Sources):
-    """Does something worse to samples that begin with the value `trigger`: a bug, a death or a long sleep."""
+    """Does something worse to samples that begin with the value `trigger`: a bug, a death, a sleep or a slow answer."""
 
     def __init__(self, fault, trigger):
         self.fault, self.trigger = fault, trigger
@@ -89,7 +89,7 @@ class Faulty(Sources):
                 raise ZeroDivisionError("nothing to divide")
             if self.fault == "death":
                 os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(60)
+            time.sleep(2.5 if self.fault == "slow" else 60)
         return super().whole(opened)
 
 

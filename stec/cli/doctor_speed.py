@@ -18,8 +18,9 @@ from stec.cli import recipes, rows
 from stec.data import open_data
 from stec.errors import UsageError
 from stec.experiment import Experiment, fitting
-from stec.loading import Stream, worker_deaths
+from stec.loading import Stream
 from stec.samples import make_batch
+from stec.shards.fetching import address
 from stec.shards.reader import Shards, find_split
 from stec.training import prepare
 from stec.training.limits import Account, Augment, augment_of, verdict
@@ -47,6 +48,8 @@ def speed(words: Sequence[str]) -> Iterator[str]:
     config = rows.composed(words if named else [f"recipe={own(words)}", *words])
     experiment = Experiment(config)
     settings, dataset, hardware = experiment.settings, experiment.dataset, experiment.hardware
+    if settings.data and address(settings.data):
+        raise UsageError(f"data={settings.data}: a disk is measured here: shards, or a folder, on one were expected.")
     splits = open_data(dataset, settings.data, experiment.packer, experiment.packer.described())
     shards, num_views = splits.train, settings.num_views
     batch_size = fitting(settings.batch_size, shards.num_samples)
@@ -67,9 +70,7 @@ def speed(words: Sequence[str]) -> Iterator[str]:
         served: dict[str, Any] = {"window": dataset.window, "max_bad": dataset.max_bad}
         served |= {"num_workers": hardware.num_workers, "num_views": num_views}
         stream = Stream(*parts, batch_size=batch_size, **served)
-        with worker_deaths():
-            loader = delivered(stream)
-        yield _row("loader", loader, f"hardware.num_workers={hardware.num_workers}")
+        yield _row("loader", delivered(stream), f"hardware.num_workers={hardware.num_workers}")
     some = range(min(batch_size, max(2, round(making.rate * _EACH))))
     batch, _ = make_batch(*parts, num_views, settings.seed, 0, some)
     step = stepped(Steps(experiment, model, batch_size), batch, batch_size)
@@ -123,7 +124,7 @@ def disk(shards: Shards) -> float:
     it need not do."""
     read, begun = 0, time.perf_counter()
     for name in shards.shard_names:
-        with open(shards.folder / name, "rb", buffering=0) as file:
+        with open(Path(shards.folder, name), "rb", buffering=0) as file:
             if hasattr(os, "posix_fadvise"):  # not on macOS
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             while time.perf_counter() - begun < _EACH and (some := len(file.read(_CHUNK))):

@@ -37,7 +37,7 @@ def main(argv: list[str] | None) -> int:
         hydra.main(version_base="1.3", config_path=str(recipes.own()), config_name="train")(_job)()
     except Failed as failed:
         raise failed.error from None
-    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError, RecursionError) as error:
         raise UsageError(composing.sentence(error, arguments)) from error
     finally:
         sys.argv = before

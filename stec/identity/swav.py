@@ -117,7 +117,9 @@ class SwAV(Term):
         for view, own in enumerate(scores):
             all_scores = gather(own.detach())
             if view < 2 and 0 < length <= collected:
-                all_scores = torch.cat([all_scores, self.queued[view].to(own) @ self.prototypes.weight.to(own).T])
+                with torch.autocast(own.device.type, enabled=False):
+                    queued = self.queued[view].to(own) @ self.prototypes.weight.to(own).T
+                all_scores = torch.cat([all_scores, queued])
             balanced = sinkhorn(all_scores, epsilon=self.epsilon, iterations=self.iterations)
             codes.append(balanced[rank() * num : (rank() + 1) * num])
         if self.training and length and self.step >= self.queue_start:

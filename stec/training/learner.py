@@ -30,7 +30,8 @@ class Learner(NamedTuple):
 def snapshot(learner: Learner, step: int, spec: Mapping[str, Any], data: Mapping[str, Any]) -> State:
     """The state after `step` steps. NonFinite if a loss or a weight is not a finite number: that is not worth keeping.
 
-    All ranks must ask. spec: plain description of the model; data: what it learns from (fingerprint, batch size, seed).
+    All ranks must ask. spec: plain description of the model; data: what it learns from (fingerprint, shards,
+    batch size, seed).
     """
     stec, optimizer, scaler, ema, meter, watch = learner
     meter.check(step)
@@ -57,8 +58,7 @@ def restore(learner: Learner, state: State | None, data: Mapping[str, Any]) -> i
     if state is None:
         return 0
     stec, optimizer, scaler, ema, meter, watch = learner
-    changed = [f"{k}: {state['data'].get(k)} -> {v}" for k, v in data.items() if state["data"].get(k) != v]
-    if changed:
+    if changed := _changes(state["data"], data):
         raise UsageError(f"the checkpoint was trained on other data ({'; '.join(changed)}): choose another run_dir.")
     step = int(state["step"])
     checkpoint.fill(stec, state["model"], "the checkpoint's model")
@@ -75,3 +75,15 @@ def restore(learner: Learner, state: State | None, data: Mapping[str, Any]) -> i
     meter.load_state_dict(state["log"]["meter"])
     watch.load_state_dict(state["log"]["watch"])
     return step
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """How the data are others, in words: the shards by name, if the checkpoint knows them (older ones do not)."""
+    changed = [f"{k}: {before.get(k)} -> {v}" for k, v in now.items() if k != "shards" and before.get(k) != v]
+    old, new = before.get("shards", {}), now.get("shards", {})
+    shards = [f"{name} is {'another' if name in new else 'missing'}" for name in old if new.get(name) != old[name]]
+    shards += [f"{name} is new" for name in new if name not in old]
+    if not old or not shards:
+        return changed
+    more = f" and {len(shards) - 3} more" if len(shards) > 3 else ""
+    return [", ".join(shards[:3]) + more, *(text for text in changed if not text.startswith("fingerprint: "))]

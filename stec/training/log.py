@@ -1,14 +1,11 @@
-"""What a run tells: the progress line, the train.log, metrics.jsonl and TensorBoard; and the clock behind the first."""
+"""What a run shows: lines or a bar of progress, messages, and the clock behind them."""
 
-import json
+import io
 import logging
 import math
-import os
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -64,64 +61,6 @@ class Clock:
         return Timing(batch_size * steps / max(passed, 1e-9), waited / max(passed, 1e-9), steps_left * passed / steps)
 
 
-class Metrics:
-    """metrics.jsonl: one JSON object a line, {"step", "epoch", name: value}; only what a repeated run would repeat."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def cut_back(self, step: int) -> None:
-        """Forget all lines after `step`, and a last line that a killed run left unfinished."""
-        kept = []
-        for line in self.path.read_text().splitlines() if self.path.exists() else []:
-            try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError, TypeError):
-                continue
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, self.path)
-
-    def write(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        with open(self.path, "a") as file:
-            file.write(json.dumps({"step": step, "epoch": epoch, **values}, allow_nan=False) + "\n")
-
-    def sync(self) -> None:
-        if self.path.exists():
-            with open(self.path, "a") as file:
-                os.fsync(file.fileno())
-
-
-class TensorBoard:
-    """Scalars for TensorBoard. Training goes on if they cannot be written: said once."""
-
-    def __init__(self, folder: Path, step: int):
-        self.writer: Any = None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of its own dependencies
-                from torch.utils.tensorboard import SummaryWriter
-
-                self.writer = SummaryWriter(str(folder), purge_step=step + 1)
-        except (ImportError, OSError) as error:
-            logging.getLogger("stec").warning("no TensorBoard files will be written: %s", error)
-
-    def write(self, step: int, values: Mapping[str, float]) -> None:
-        if self.writer is None:
-            return
-        try:
-            for name, value in values.items():
-                self.writer.add_scalar(name, value, step)
-        except OSError as error:
-            logging.getLogger("stec").warning("no more TensorBoard files will be written: %s", error)
-            self.writer = None
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
-
-
 class Display:
     """The progress bar on a terminal, plain lines elsewhere; messages of the logger "stec" are printed around it."""
 
@@ -152,8 +91,18 @@ class Display:
             return False
         self.shown = now
         if self.bar is None:
-            self.console.print(text)
+            self.say(text)
         return True
+
+    def say(self, text: str) -> None:
+        """Print around the bar. If what stdout leads to is full, nothing more is shown: train.log has it as well."""
+        try:
+            self.console.print(text)
+        except BrokenPipeError:
+            raise
+        except OSError:
+            self.console.file = io.StringIO()  # the console would try again, with all that came together since
+            self.console.quiet = True
 
     def close(self) -> None:
         if self.bar is not None:
@@ -170,7 +119,7 @@ class ToDisplay(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        self.display.console.print(level + record.getMessage())
+        self.display.say(level + record.getMessage())
 
 
 def sentence(step: int, total: int, epoch: float, values: Mapping[str, float], timing: Timing | None) -> str:

@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from stec.distributed import world_size
+from stec.distributed import all_reduce_sums, world_size
 from stec.errors import Interrupted, NonFinite
 from stec.objective import STEC
 from stec.training import prepare, schedule
@@ -59,7 +59,8 @@ def train(
 
     complete(batch on the device) -> the views to be encoded. evaluate(step) -> {metric: value}, every
     options.eval_every epochs and at the end, on all ranks. spec, data: what a checkpoint says of the model and of the
-    data ({"fingerprint", "batch_size", "seed"}); on resume the data must be the same. profile: looks into some steps.
+    data ({"fingerprint", "shards", "batch_size", "seed"}); on resume the data must be the same. profile: looks into
+    some steps.
     NonFinite, Interrupted (with a checkpoint of the last step), UsageError (see prepare, learner, run).
     """
     spec, data = spec or {}, data or {}
@@ -71,7 +72,7 @@ def train(
     ema = AveragedModel(stec.encoder, multi_avg_fn=get_ema_multi_avg_fn(options.ema)) if options.ema else None
     scaler = GradScaler(device.type, enabled=hardware.precision == "fp16")
     learner = Learner(stec, optimizer, scaler, ema, Meter(device), Watch())
-    step = restore(learner, run.restore(), data)
+    step = restore(learner, run.restore(options.keep), data)
     run.verdict = learner.watch.verdict
     look = profile or Unprofiled()  # without a profile, `around` gives the function back
     scale = look.around(scaler.scale, "forward", then="backward")
@@ -127,8 +128,11 @@ def train(
                 if leaves or step % options.checkpoint_every == 0:
                     run.save(snapshot(learner, step, spec, data), options.keep, must=leaves)
                 if signal:
-                    name = Signals(signal).name
-                    raise Interrupted(f"{name}: left after step {step} of {total}; the same command goes on.", signal)
+                    told = f"{Signals(signal).name}: left after step {step} of {total}; the same command goes on."
+                    if signal != Signals.SIGUSR1:  # by which a scheduler only asks to make room
+                        raise Interrupted(told, signal)
+                    run.say(told)
+                    return
                 if step == end < total:
                     return
     except NonFinite as error:
@@ -138,13 +142,13 @@ def train(
         raise prepare.out_of_memory(hardware, local) from error
     finally:
         run.stop()
-    if stream.replaced:
-        run.log.warning("%d damaged samples were replaced", stream.replaced)
+    replaced = int(all_reduce_sums({"replaced": (float(stream.replaced), 1.0)})["replaced"][0])
+    if replaced and run.main:
+        run.log.warning("%d damaged samples were replaced", replaced)
     # The last checkpoint is on disk: whatever goes wrong from here on, the same command begins here.
     measured = None if evaluate is None else evaluate(total)
     if not run.finished:
-        run.record(options.epochs, measured or {})
-        run.finish()
+        run.finish(options.epochs, measured or {})
 
 
 def _due(step: int, every: int) -> bool:

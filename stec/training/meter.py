@@ -8,7 +8,8 @@ from stec.distributed import all_reduce_sums, rank, world_size
 from stec.errors import NonFinite
 from stec.objective import Sums
 
-# Steps with a finite loss, counted along with the rest: it tells later which step was the first that was not.
+# Steps with a finite loss, and with a finite one of each name, counted along with the rest: they tell later which step
+# was the first that was not, and which loss it began in. (In the step after it, all of them are not.)
 _FINITE = "finite steps"
 
 
@@ -20,7 +21,9 @@ class Meter:
         self.sums: dict[str, tuple[Tensor, Tensor]] = {}
 
     def add(self, sums: Sums, loss: Tensor) -> None:
-        ours = {**sums, _FINITE: (torch.isfinite(loss.detach()), torch.ones((), device=self.device))}
+        losses = {f"{_FINITE} {name}": total for name, (total, _) in sums.items() if "/loss" in name}
+        one, losses = torch.ones((), device=self.device), {_FINITE: loss.detach(), **losses}
+        ours = {**sums, **{name: (torch.isfinite(value), one) for name, value in losses.items()}}
         for name, (total, count) in ours.items():
             before = self.sums.get(name)
             total, count = total.double(), count.double()
@@ -39,14 +42,32 @@ class Meter:
             return {}
         pairs = torch.stack([torch.stack(pair) for pair in reduced.values()]).tolist()
         means = {name: total / count for name, (total, count) in zip(reduced, pairs, strict=True) if count > 0}
-        share = means.pop(_FINITE)
+        finite = {name: means.pop(name) for name in list(means) if name.startswith(_FINITE)}
         wrong = [name for name, mean in means.items() if mean != mean or abs(mean) == float("inf")]
-        if share < 1 or wrong:
-            first = self.since + round(share * (step - self.since)) + 1
-            raise NonFinite(
-                f"{', '.join(wrong) or 'the loss'} is not a finite number, from about step {min(first, step)} on"
-            )
+        if finite[_FINITE] < 1 or wrong:
+            low = min(finite.values())
+            begun = [name.removeprefix(_FINITE).strip() for name, share in finite.items() if share == low < 1]
+            # Their sum is to blame only if none of them is.
+            blamed = [name for name in begun if name not in ("", "train/loss")] or wrong
+            share, where = self._earliest()
+            first = min(self.since + round(share * (step - self.since)) + 1, step)
+            told = ", ".join(blamed) or "the loss"
+            raise NonFinite(f"{told} is not a finite number, from about step {first} on{where}")
         return dict(sorted(means.items()))
+
+    def _earliest(self) -> tuple[float, str]:
+        """The smallest share of finite steps that a rank has, and, of several ranks, which ones have it, in words."""
+        finite, count = self.sums[_FINITE]
+        shares = [float(finite / count) if count > 0 else 1.0]
+        if world_size() == 1:
+            return shares[0], ""
+        each: list[list[float]] = [[] for _ in range(world_size())]
+        dist.all_gather_object(each, shares)
+        shares = [share for one in each for share in one]
+        low = min(shares)
+        if low == 1:
+            return low, ""
+        return low, f" (at first on rank {', '.join(str(r) for r, share in enumerate(shares) if share == low)})"
 
     def state_dict(self) -> dict[str, object]:
         """What every rank has summed since the last reading (all ranks must ask)."""

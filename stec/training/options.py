@@ -59,7 +59,9 @@ class Hardware:
     the weights stay float32); auto = bf16 where the device computes in it, else fp32. channels_last: memory format of
     four-dimensional samples; null = yes (convolutions are faster in it, on a CPU too). compile: torch.compile of the
     encoder. num_workers: loading processes of this rank; null = by the number of cores. micro_batch: samples of this
-    rank that are encoded at once (GradCache); null = all.
+    rank that are encoded at once (GradCache); null = all. patience: seconds after which a loading process or another
+    rank that gives no sign of life ends the run. deterministic: only operations that repeat themselves bit for bit, or
+    an error (stec.training.deterministic).
 
     UsageError if the device is not there, or cannot do what is asked.
     """
@@ -73,6 +75,8 @@ class Hardware:
         compile: bool = False,
         num_workers: int | None = None,
         micro_batch: int | None = None,
+        patience: float = 600.0,
+        deterministic: bool = False,
     ):
         self.device = _device(device)
         cuda = self.device.type == "cuda"
@@ -91,6 +95,10 @@ class Hardware:
         if micro_batch is not None and micro_batch < 1:
             raise UsageError(f"hardware.micro_batch={micro_batch} must be at least 1, or null.")
         self.micro_batch = micro_batch
+        if not 0 < patience < 1e6:
+            raise UsageError(f"hardware.patience={patience:g} must be above 0, in seconds, and below a million.")
+        self.patience = patience
+        self.deterministic = deterministic
 
     def autocast(self) -> AbstractContextManager[None]:
         """A fresh context for one forward pass: autocast's cached weights must not outlive it."""
@@ -103,11 +111,14 @@ class Hardware:
         processes = "1 loading process" if self.num_workers == 1 else f"{self.num_workers} loading processes"
         parts = [f"{self.device} ({name})", self.precision, processes]
         parts += ["channels_last"] * (self.channels_last and square) + ["encoder compiled"] * self.compile
+        parts += ["deterministic"] * self.deterministic
         return ", ".join(parts + [f"micro-batches of {self.micro_batch}"] * (self.micro_batch is not None))
 
 
 def _device(asked: str) -> torch.device:
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = os.environ.get("LOCAL_RANK", "0")
+    if not local.isdecimal():
+        raise UsageError(f"LOCAL_RANK={local} in the environment must be a whole number, as torchrun sets it.")
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -118,7 +129,7 @@ def _device(asked: str) -> torch.device:
         return torch.device("cpu")
     if device.type != "cuda":
         raise UsageError(f"hardware.device={asked!r} is not supported: choose auto, cpu, cuda or cuda:N.")
-    found, wanted = torch.cuda.device_count(), local if device.index is None else device.index
+    found, wanted = torch.cuda.device_count(), int(local) if device.index is None else device.index
     if wanted >= found:
         raise UsageError(f"hardware.device={asked} asks for GPU number {wanted}, but this machine shows {found} GPUs.")
     return torch.device("cuda", wanted)

@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
@@ -19,10 +18,12 @@ import yaml
 
 from stec.distributed import barrier, rank, world_size
 from stec.errors import StecError, UsageError
+from stec.stored import configuration
 from stec.training import checkpoint
 from stec.training.checkpoint import State
 from stec.training.lock import Lock
-from stec.training.log import Display, Metrics, TensorBoard, Timing, ToDisplay, sentence
+from stec.training.log import Display, Timing, ToDisplay, sentence
+from stec.training.records import LogFile, Metrics, TensorBoard
 from stec.training.signals import Ears
 
 # What may differ when a run goes on: it changes where, when and how fast, not what is meant to be learnt. (`hardware`
@@ -74,13 +75,14 @@ class Run:
             try:
                 told[:2] = self._open()
             except StecError as error:
-                error.shared = True
-                told[2] = error
+                told[2], error.shared = error, True
         dist.broadcast_object_list(told)
         source, finished, refusal = told
         if refusal is not None:
             barrier()  # nobody goes before all have heard it
             raise refusal
+        if not self.main:  # damaged samples, say, that this rank alone has met
+            self._attach(LogFile(self.directory / "train.log", logging.WARNING))
         return source, finished
 
     def _open(self) -> tuple[Path | None, bool]:
@@ -88,15 +90,11 @@ class Run:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self._lock = Lock(self.directory)
-            log = logging.FileHandler(self.directory / "train.log")
         except OSError as error:
             raise UsageError(f"run_dir={self.directory} cannot be written: {error.strerror or error}.") from error
-        formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-        formatter.converter = time.gmtime
-        log.setFormatter(formatter)
-        self._attach(log)
+        self._attach(LogFile(self.directory / "train.log"))
         self._attach(ToDisplay(self._display))
-        checkpoint.sweep(self.checkpoints)
+        checkpoint.sweep(self.directory, self.checkpoints)
         if self.resume == "never" and (self.directory / "config.yaml").exists():
             raise UsageError(f"run_dir={self.directory} holds a run already: choose another run_dir or resume=auto.")
         source = self._find_source()
@@ -105,8 +103,7 @@ class Run:
         finished = source is not None and (source.parent.parent / "finished").exists() and self.resume == "auto"
         if not finished:
             (self.directory / "finished").unlink(missing_ok=True)
-            text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
-            (self.directory / "config.yaml").write_text(text)
+            self.write("config.yaml", yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True))
         return source, finished
 
     def _find_source(self) -> Path | None:
@@ -127,7 +124,7 @@ class Run:
     def _compare(self, stored: Path, config: dict[str, Any]) -> None:
         if not stored.exists():
             return
-        before, now = flat(yaml.safe_load(stored.read_text()) or {}), flat(config)
+        before, now = flat(configuration(stored)), flat(config)
         changes = {
             key: f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}"
             for key in sorted(before.keys() | now.keys())
@@ -152,15 +149,16 @@ class Run:
 
     # -- the story of a run ----------------------------------------------------------------------------------------
 
-    def restore(self) -> State | None:
-        """The state to continue from, None to begin: metrics and checkpoints after its step are taken back."""
+    def restore(self, keep: int = 2) -> State | None:
+        """The state to continue from, None to begin. What was written after its step is taken back, `keep` are kept."""
         state = None if self._source is None else checkpoint.load(self._source)
         self.step = 0 if state is None else int(state["step"])
         if self.main:
-            self._metrics.cut_back(self.step if self._inside() else -1)
-            for path in checkpoint.stored(self.checkpoints):
-                if checkpoint.step_of(path) > self.step:
-                    path.unlink()
+            own = state if self._inside() else None
+            self._metrics.cut_back(-1 if own is None else self.step, (own or {}).get("unwritten", ()))
+            for path in [p for p in checkpoint.stored(self.checkpoints) if checkpoint.step_of(p) > self.step]:
+                path.unlink()
+            checkpoint.prune(self.checkpoints, keep)
             self._board = TensorBoard(self.directory / "tensorboard", self.step)
         return state
 
@@ -219,10 +217,9 @@ class Run:
                 self._to_file(text)
 
     def _to_file(self, text: str) -> None:
-        record = logging.LogRecord("stec", logging.INFO, __file__, 0, text, None, None)
         for handler in self.log.handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.emit(record)
+            if isinstance(handler, LogFile):
+                handler.line(text)
 
     def save(self, state: Mapping[str, Any], keep: int, must: bool = True) -> None:
         """Write the checkpoint of the present step. If there is no room for it: UsageError if it `must` be, else a
@@ -230,24 +227,36 @@ class Run:
         if not self.main:
             return
         self._metrics.sync()
+        state = {**state, "unwritten": self._metrics.unwritten} if self._metrics.unwritten else state
         try:
             checkpoint.save(self.checkpoints / checkpoint.name(self.step), state)
             checkpoint.prune(self.checkpoints, keep)
-        except UsageError as error:
+        except (UsageError, OSError) as error:
             if must:
                 raise
             self.log.warning("%s Training goes on.", error)
+
+    def write(self, name: str, text: str) -> None:
+        """A file of the directory, whole or not at all; UsageError if the disk refuses."""
+        try:
+            checkpoint.write_whole(self.directory / name, lambda file: file.write(text.encode()))
+        except OSError as error:
+            raise UsageError(f"{self.directory / name} cannot be written: {error.strerror or error}.") from error
 
     def last_checkpoint(self) -> str:
         """For messages: where the newest checkpoint lies."""
         paths = checkpoint.stored(self.checkpoints)
         return f"last good checkpoint {paths[-1]}" if paths else "there is no checkpoint yet"
 
-    def finish(self) -> None:
-        """The run came to its end: started again, it will only say so."""
+    def finish(self, epoch: float, measured: Mapping[str, float]) -> None:
+        """The run came to its end, and measured this: started again, it will only say so."""
         self.finished = True
         if self.main:
-            (self.directory / "finished").write_text(f"step {self.step}\n")
+            self._metrics.forget(self.step, measured)  # or it stood there twice if a run was killed just here
+            self.record(epoch, measured)
+            if self._metrics.unwritten:
+                raise UsageError(f"{self._metrics.path} is not written: the same command goes on once there is room.")
+            self.write("finished", f"step {self.step}\n")
 
     def asked_to_stop(self, device: torch.device) -> int:
         """The number of the signal that any rank has received, else 0."""
@@ -263,9 +272,6 @@ class Run:
 
     def close(self) -> None:
         self._display.close()
-        if self._board is not None:
-            self._board.close()
-            self._board = None
         for undo in reversed(self._undo):
             undo()
         self._undo.clear()
@@ -276,9 +282,7 @@ class Run:
     def __enter__(self) -> "Run":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None and self.main:
             self._to_file(f"ended by {type(error).__name__}: {error}")
         self.close()

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish the step, then end in good order. Ctrl-C once more, a second later: end at once."""
+"""SIGTERM, SIGINT, SIGUSR1: finish the step, then end in good order. Ctrl-C once more, a second later: end at once."""
 
 import os
 import signal
@@ -11,9 +11,10 @@ import torch.distributed as dist
 
 from stec.distributed import world_size
 
-HEARD = (signal.SIGTERM, signal.SIGINT)
-# Ranks compare notes once in this many steps, since the comparison waits for the device. (torchrun kills after 30 s.)
-_AGREE_EVERY = 10
+HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+# Ranks compare notes once in so many steps, since the comparison waits for the device, but not later than after so many
+# seconds, if a step takes less: torchrun kills after 30.
+_AGREE_EVERY, _AGREE_WITHIN = 10, 2.0
 # One request may arrive several times: Slurm and a terminal tell torchrun and the ranks, and torchrun tells the ranks.
 _ONE_REQUEST = 1.0
 
@@ -28,6 +29,8 @@ class Ears:
     def __init__(self) -> None:
         self.heard, self._owner = 0, os.getpid()
         self._pressed: float | None = None
+        self._agreed: tuple[int, float] | None = None
+        self._next = 0
         main = threading.current_thread() is threading.main_thread()
         self._before = {number: signal.signal(number, self._hear) for number in HEARD} if main else {}
 
@@ -48,10 +51,15 @@ class Ears:
         """The number of the signal that any rank has heard, else 0: the same answer on all ranks."""
         if world_size() == 1:
             return self.heard
-        if step % _AGREE_EVERY:
+        if step < self._next:
             return 0
-        number = torch.tensor(self.heard, device=device)
-        dist.all_reduce(number, dist.ReduceOp.MAX)
+        now = time.monotonic()
+        before, since = self._agreed or (step - 1, now - _AGREE_WITHIN)  # of one step the pace is not known yet
+        self._agreed = step, now
+        told = torch.tensor([float(self.heard), (now - since) / (step - before)], device=device)
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        number, pace = told.tolist()
+        self._next = step + max(1, min(_AGREE_EVERY, int(_AGREE_WITHIN / max(pace, 1e-9))))
         return int(number)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 
 from stec.errors import UsageError
 from stec.training import checkpoint
+from stec.training.learner import Learner, restore
 
 STATE = {"step": 3, "model": {"w": torch.arange(4000.0)}, "spec": {"format": 1, "extents": [[32, 32]]}, "ema": None}
 
@@ -77,7 +79,7 @@ def test_what_is_no_checkpoint_is_refused_by_name(tmp_path):
     torch.save({**STATE, "format": 9}, tmp_path / "newer.ckpt")
     with pytest.raises(UsageError, match="has format 9, but this version of stec reads format 1"):
         checkpoint.load(tmp_path / "newer.ckpt")
-    with __import__("zipfile").ZipFile(tmp_path / "photos.zip", "w") as archive:
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
         archive.writestr("a.txt", "hello")
     with pytest.raises(UsageError, match="not a file of torch"):
         checkpoint.load(tmp_path / "photos.zip")
@@ -151,3 +153,37 @@ def test_another_model_is_refused_with_the_first_names(tmp_path):
     many = {f"layer{i}": torch.ones(1) for i in range(6)}
     with pytest.raises(UsageError, match="and 5 more"):
         checkpoint.fill(mine, many, "it")
+
+
+def test_other_data_are_told_by_the_shards_that_differ():
+    """Older checkpoints do not know their shards: then by the fingerprint."""
+    learner = Learner(*[None] * len(Learner._fields))
+    before = {"fingerprint": "aa", "batch_size": 8, "shards": {"0.tar": "12", "1.tar": "34", "2.tar": "56"}}
+    now = {"fingerprint": "bb", "batch_size": 8, "shards": {"0.tar": "12", "1.tar": "35", "3.tar": "78", "4.tar": "90"}}
+    told = r"other data \(1\.tar is another, 2\.tar is missing, 3\.tar is new and 1 more\): choose"
+    with pytest.raises(UsageError, match=told):
+        restore(learner, {"data": before}, now)
+    with pytest.raises(UsageError, match=r"other data \(fingerprint: aa -> bb\): choose"):
+        restore(learner, {"data": {"fingerprint": "aa", "batch_size": 8}}, now)
+
+
+def test_what_is_whole_but_not_ours_to_read_is_not_passed_over(tmp_path):
+    """Going on from the one before it would delete what a newer version has learnt."""
+    written(tmp_path, 3)
+    torch.save({**STATE, "format": 2}, tmp_path / checkpoint.name(7))
+    with pytest.raises(UsageError, match="has format 2"):
+        checkpoint.latest(tmp_path)
+
+
+def test_a_file_that_unfolds_to_more_than_itself_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(1_000_000))
+    with pytest.raises(UsageError, match="claim more bytes than the file has"):
+        checkpoint.load(tmp_path / "bomb.ckpt")
+
+
+@pytest.mark.parametrize("odd", [{"step": "3"}, {"model": [1]}, {"model": {"w": 1}}])
+def test_another_type_of_step_or_model_is_refused(tmp_path, odd):
+    torch.save({**STATE, "format": 1, **odd}, tmp_path / "odd.ckpt")
+    with pytest.raises(UsageError, match="its step or its model is of another type"):
+        checkpoint.load(tmp_path / "odd.ckpt")

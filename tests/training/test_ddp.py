@@ -1,4 +1,4 @@
-"""Two gloo ranks, started by torchrun, against one rank on the global batch.
+"""Two gloo ranks against one rank on the global batch, and under torchrun.
 
 There is no SyncBatchNorm on a CPU, and the heads have batch norm: each rank's training-mode statistics would be those
 of its half. So the equality is tested with all norms in eval mode (fixed statistics), for both ways to the gradient.
@@ -7,6 +7,7 @@ of its half. So the equality is tested with all norms in eval mode (fixed statis
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import toy_run
+from apart import WORLD, on_two_ranks
 from toy_run import Stream, go, model
 
 from stec.errors import StecError
@@ -41,7 +43,7 @@ def as_a_rank(folder: str, job: str) -> int:
     """What each process of torchrun does (see the end of this file)."""
     torch.set_num_threads(1)
     directory = Path(folder)
-    with ranks(torch.device("cpu")):
+    with ranks(torch.device("cpu"), 600.0):
         if job == "equal":
             sgd_run(directory / "plain")
             sgd_run(directory / "cached", hardware={"micro_batch": 3})
@@ -58,6 +60,12 @@ def as_a_rank(folder: str, job: str) -> int:
             except StecError as error:
                 return error.exit_code
     return 0
+
+
+def without_torchrun(number: int, port: int, folder: str) -> None:
+    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(WORLD)}
+    os.environ.update(where, RANK=str(number), LOCAL_RANK=str(number), LOCAL_WORLD_SIZE=str(WORLD))
+    assert as_a_rank(folder, "equal") == 0
 
 
 def slow(batch):
@@ -85,9 +93,10 @@ def lines(directory: Path) -> list[dict[str, float]]:
 
 
 def test_two_ranks_are_one_rank_on_the_global_batch_with_norms_in_eval_mode(tmp_path):
-    process = torchrun(tmp_path, "equal")
-    told, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, told
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    on_two_ranks(without_torchrun, port, str(tmp_path))
     refusals = {(tmp_path / f"refused-{number}").read_text() for number in range(2)}
     assert len(refusals) == 1, "all ranks say the same"
     assert refusals.pop().startswith(f"UsageError, True: run_dir={tmp_path / 'plain'} holds a run with another config")
@@ -123,6 +132,7 @@ def test_a_run_of_two_ranks_goes_on_with_one(tmp_path):
         assert ours == pytest.approx(theirs)
 
 
+@pytest.mark.slow  # tests/faults/test_ranks.py has it in fewer seconds, but for the signal to both
 def test_sigterm_stops_all_ranks_at_one_step(tmp_path):
     """As Slurm sends it: to the ranks and to torchrun, which sends it to the ranks again."""
     process, up = torchrun(tmp_path, "wait"), [tmp_path / "up-0", tmp_path / "up-1"]

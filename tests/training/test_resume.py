@@ -2,29 +2,20 @@
 
 import json
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import toy_run
+from apart import apart
 from toy_run import Stream, go, model
 
 from stec.errors import Interrupted
 from stec.training import checkpoint
 
-SCRIPT = Path(__file__).parent / "toy_run.py"
 DETAILS = {
     "model": {"batch_norm": True, "dropout": 0.3},
     "training": {"ema": 0.9, "eval_every": 2, "clip_grad": 1.0},
 }
-
-
-def kill_after(directory: Path, die: int) -> None:
-    text = json.dumps({**DETAILS, "die": die})
-    done = subprocess.run([sys.executable, str(SCRIPT), str(directory), text], capture_output=True, text=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def test_killed_without_notice_at_several_steps(tmp_path):
@@ -32,7 +23,8 @@ def test_killed_without_notice_at_several_steps(tmp_path):
     threads = torch.get_num_threads()
     assert toy_run.main(str(tmp_path / "whole"), json.dumps(DETAILS)) == 0
     for die in (3, 8, 6):  # steps made by each process: 3, from 0 to 8, from 5 to 11
-        kill_after(tmp_path / "cut", die)
+        given = json.dumps({**DETAILS, "die": die})
+        assert apart(toy_run.main, str(tmp_path / "cut"), given) == -signal.SIGKILL
     assert toy_run.main(str(tmp_path / "cut"), json.dumps(DETAILS)) == 0
     torch.set_num_threads(threads)
     whole, cut = (torch.load(tmp_path / name / "end.pt") for name in ("whole", "cut"))
