@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: train test lint bench setup
+.PHONY: train test lint bench faults setup
 
 train: setup
 	@echo "== training recipe=quickstart: photographs, 2 views, identity + manipulation (a few minutes on 2 cores)"
@@ -26,6 +26,11 @@ lint: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,bench]'
 	$(BIN)/python tools/bench --write
+
+# docs/faults.md, from what the tests of tests/faults see (those that `make test` leaves out as well).
+faults: setup
+	rm -f docs/faults.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults -m "slow or not slow" --write-faults
 
 setup: $(STAMP)
 

@@ -20,6 +20,15 @@ def test_views_of_one_that_performs_and_one_source_of_one_that_does_not():
     assert [view.tolist() for view in views] == [[int(whole[0, i, j]), i, j] for i, j in actions.int().tolist()]
 
 
+@pytest.fixture
+def young():
+    """Only what is made from now on is looked through for garbage: there may be a great deal of the rest."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class Content:
     """Bytes in something that can be watched."""
 
@@ -47,6 +56,7 @@ class Watched(Sources):
         return (self.whole(opened),) * len(actions)
 
 
+@pytest.mark.usefixtures("young")
 @pytest.mark.parametrize("performs", [0, 1])
 def test_what_has_been_decoded_is_not_kept_till_the_batch_is_full(performs):
     for make in (

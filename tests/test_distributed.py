@@ -1,13 +1,12 @@
 """Two ranks on the halves of a batch are one rank on the whole: loss, averaged gradient and metrics."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from apart import WORLD, on_two_ranks
 from test_objective import model, some_views
 from torch import nn
 
@@ -17,7 +16,7 @@ from stec.losses import nt_xent
 from stec.objective import STEC
 from stec.views import Views
 
-WORLD, NUM = 2, 12
+NUM = 12
 
 
 def whole_batch() -> Views:
@@ -74,9 +73,7 @@ def one_of_two(number: int, folder: str) -> None:
 
 
 def test_two_ranks_are_one(tmp_path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mp.spawn(one_of_two, (str(tmp_path),), nprocs=WORLD)
+    on_two_ranks(one_of_two, str(tmp_path))
     ranks = [torch.load(tmp_path / f"{number}.pt") for number in range(WORLD)]
     one = outcome(model(), whole_batch())
     assert torch.allclose(torch.stack([r["loss"] for r in ranks]).mean(), one["loss"], rtol=1e-5)

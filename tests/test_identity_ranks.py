@@ -3,14 +3,13 @@
 Batch norms keep their first statistics: there is no SyncBatchNorm on a CPU.
 """
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from apart import WORLD, on_two_ranks
 from torch import nn
 from toy_terms import IDENTITY, MANIPULATION, MULTI_CROP, objective, toy_views
 
@@ -21,7 +20,7 @@ from stec.training.options import Hardware, Training
 from stec.training.prepare import gradient_of
 from stec.views import Views
 
-WORLD, NUM, STEPS = 2, 12, 3
+NUM, STEPS = 12, 3
 CASES = [(name, None) for name in IDENTITY] + [(None, name) for name in MANIPULATION]
 
 
@@ -61,9 +60,7 @@ def one_of_two(number: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mp.spawn(one_of_two, (str(folder),), nprocs=WORLD)
+    on_two_ranks(one_of_two, str(folder))
     each = [torch.load(folder / f"{number}.pt") for number in range(WORLD)]
     return {case: [found[i] for found in each] for i, case in enumerate(CASES)}
 

@@ -1,13 +1,12 @@
 """Terms on sequences: two ranks on the halves of a batch draw, learn and report what one rank on the whole does."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from apart import WORLD, on_two_ranks
 from torch import nn
 from toy_sequence import DIMS, Sequences, sequence_views
 
@@ -20,7 +19,7 @@ from stec.objective import STEC
 from stec.training.gradient import rows
 from stec.views import Views
 
-WORLD, NUM, LENGTH = 2, 8, 9
+NUM, LENGTH = 8, 9
 REAL = torch.tensor([9, 7, 9, 4, 2, 9, 9, 8])
 CASES = [(mode, padded) for mode in MODES for padded in (False, True)]
 
@@ -69,9 +68,7 @@ def one_of_two(number: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        mp.spawn(one_of_two, (str(folder),), nprocs=WORLD)
+    on_two_ranks(one_of_two, str(folder))
     return [dict(zip(CASES, torch.load(folder / f"{number}.pt"), strict=True)) for number in range(WORLD)]
 
 

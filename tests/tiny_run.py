@@ -1,5 +1,6 @@
-"""A real run in miniature: its options, its pictures, and what to look at afterwards."""
+"""A real run in miniature: its options, its pictures, and what to look at afterwards; and the same of sound."""
 
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,30 @@ TINY = [
     "evaluation.action.hidden=16",
     "evaluation.action.epochs=2",
 ]
+SOUND = [
+    "recipe=my_audio",
+    "hardware=cpu",
+    "hardware.num_workers=0",
+    "batch_size=4",
+    "actions.temporal_window.size=3200",
+    "encoder.channels=8",
+    "encoder.width=8",
+    "identity.cpc.steps=4",
+    "identity.cpc.num_negatives=8",
+    "identity.time_insensitive.hidden=16",
+    "identity.time_insensitive.out=8",
+    "training.epochs=2",
+    "training.warmup_epochs=0.5",
+    "training.log_every=2",
+    "training.checkpoint_every=3",
+    "evaluation.baselines=null",
+    "evaluation.train_pairs=20",
+    "evaluation.test_pairs=10",
+    "evaluation.probes.speaker=null",
+    "evaluation.probes.speaker_last=null",
+    "evaluation.action.hidden=16",
+    "evaluation.action.epochs=2",
+]
 
 
 def draw(folder: Path, num: int = 60) -> Path:
@@ -40,6 +65,22 @@ def draw(folder: Path, num: int = 60) -> Path:
         path = folder / f"colour-{i % 3}" / f"{i:02d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(small.astype(np.uint8)).resize((44, 40), Image.Resampling.BILINEAR).save(path)
+    return folder
+
+
+def sing(folder: Path, num: int = 28) -> Path:
+    """Recordings of 0.5 s at 16 kHz: a tone that rises, with noise, of two voices; in a folder for each voice."""
+    numbers = np.random.default_rng(0)
+    for i in range(num):
+        pitch = (200 + 300 * (i % 2)) * (1 + np.linspace(0, numbers.uniform(0.2, 1), 8000))
+        x = 6000 * np.sin(2 * np.pi * np.cumsum(pitch) / 16_000) + 200 * numbers.standard_normal(8000)
+        path = folder / f"voice-{i % 2}" / f"{i:02d}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(16_000)
+            file.writeframes(x.astype("<i2").tobytes())
     return folder
 
 

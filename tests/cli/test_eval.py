@@ -63,7 +63,8 @@ def place(tmp_path_factory):
     run = root / "run"
     state = {"spec": SPEC, "step": 7, "model": model.stec.state_dict(), "data": {"fingerprint": "abc", "seed": 3}}
     checkpoint.save(run / "checkpoints" / checkpoint.name(7), state)
-    evaluation = {"online_probe": True, "baselines": None, "train_pairs": 50, "action": {"epochs": 2, "hidden": 16}}
+    quick = {"train_pairs": 50, "action": {"epochs": 2, "hidden": 16}, "linear": {"grid": [0.1, 1.0]}}
+    evaluation = {"online_probe": True, "baselines": None, **quick}
     config = {"name": "toy", "data": str(root / "data"), "dataset": DATASET, "evaluation": evaluation}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     rows = {"trained": {"eval/knn/top1": 0.75}}
@@ -119,12 +120,13 @@ def test_checkpoint_export_and_run_are_one_model(place, capsys):
     assert export_command.main([str(run)]) == 0
     assert f"build.load('{run / 'exported'}')" in capsys.readouterr().out
     file = run / "checkpoints" / checkpoint.name(7)
+    quick = ["train_pairs=50", "action.epochs=2", "action.hidden=16", "linear.grid=[0.1,1.0]"]
     rows = [
         measured(place, source, *words)["rows"][str(source)]
         for source, words in (
             (run, []),
             (file, []),
-            (run / "exported", [f"data={place / 'data'}", "train_pairs=50", "action.epochs=2", "action.hidden=16"]),
+            (run / "exported", [f"data={place / 'data'}", *quick]),
         )
     ]
     assert rows[0] == rows[1]

@@ -112,7 +112,7 @@ def test_damaged_shards_end_the_run(place, whole, capsys):
     tar = next((place / "torn" / "train").glob("*.tar"))
     raw = bytearray(tar.read_bytes())
     tar.write_bytes(raw[:-1024])
-    assert main([*TINY, "data=torn", "run_dir=torn-run"]) == 4
+    assert main([*TINY, "data=torn", "run_dir=torn-run", "dataset.max_bad=0"]) == 4
     assert f"{tar.name} has {len(raw) - 1024} bytes, the index says {len(raw)}" in capsys.readouterr().err
     at = raw.index(b"IDAT") + 8
     raw[at] ^= 1

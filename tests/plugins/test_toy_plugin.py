@@ -1,13 +1,14 @@
 """A third party's package: installed by pip, listed, checked and trained with, in processes of their own."""
 
 import json
-import os
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+from faults.commands import Commands
 
 import stec.testing
 
@@ -26,19 +27,14 @@ def site(tmp_path_factory):
     return target
 
 
+def with_it(site: str) -> None:
+    sys.path.insert(0, site)
+
+
 @pytest.fixture(scope="module")
 def run(site, tmp_path_factory):
-    """run(module, words) in a process that has the package, as it would be after `pip install`."""
-    place = tmp_path_factory.mktemp("place")
-
-    def run(module: str, *words: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PYTHONPATH": str(site), "STEC_CACHE": str(place / "cache")}
-        command = [sys.executable, "-m", module, *words]
-        ended = subprocess.run(command, env=environment, cwd=place, capture_output=True, text=True)
-        ended.place = place  # type: ignore[attr-defined]
-        return ended
-
-    return run
+    """run(command, words) in a process that has the package, as it would be after `pip install`."""
+    return partial(Commands(tmp_path_factory.mktemp("place")), before=partial(with_it, str(site)))
 
 
 def test_it_is_small_and_whole():
@@ -53,42 +49,41 @@ def test_it_is_small_and_whole():
 
 
 def test_its_recipe_is_listed(run):
-    ended = run("stec.cli.train")
-    assert ended.returncode == 0, ended.stderr
-    assert "  toy_motion  " in ended.stdout
-    assert "Motion sensors" in ended.stdout
+    ended = run("stec-train")
+    assert ended.code == 0, ended.err
+    assert "  toy_motion  " in ended.out
+    assert "Motion sensors" in ended.out
 
 
 def test_its_recipe_runs_to_its_table_and_report(run):
     few = ["evaluation.linear.grid=[0.1]", "evaluation.action.epochs=2", "evaluation.train_pairs=96"]
     here = ["hardware=cpu", "hardware.num_workers=0", "run_dir=run"]
-    ended = run("stec.cli.train", "recipe=toy_motion", *here, *few)
-    assert ended.returncode == 0, ended.stderr
-    told = ended.stdout + ended.stderr
-    table = json.loads((ended.place / "run" / "table.json").read_text(encoding="utf-8"))
+    ended = run("stec-train", "recipe=toy_motion", *here, *few)
+    place = run.func.place
+    assert ended.code == 0, ended.err
+    told = ended.out + ended.err
+    table = json.loads((place / "run" / "table.json").read_text(encoding="utf-8"))
     assert 0 <= table["rows"]["trained"]["eval/activity/acc"] <= 1
     for words in ("step 12/12", "raw input", "untrained", "trained", "gain"):
         assert words in told
-    assert {"table.json", "report.html", "checkpoints", "config.yaml"} <= {
-        p.name for p in (ended.place / "run").iterdir()
-    }
-    page = (ended.place / "run" / "report.html").read_text(encoding="utf-8")
+    assert {"table.json", "report.html", "checkpoints", "config.yaml"} <= {p.name for p in (place / "run").iterdir()}
+    page = (place / "run" / "report.html").read_text(encoding="utf-8")
     assert "orange: view 2" in page
     assert "How much stronger view 2 is." in page
 
 
 def test_its_keys_are_checked_like_ours(run):
-    ended = run("stec.cli.train", "recipe=toy_motion", "actions.motion_gain.mots=3")
-    assert ended.returncode == 2
-    assert "actions.motion_gain.mots is unknown: did you mean 'most'?" in ended.stderr
+    ended = run("stec-train", "recipe=toy_motion", "actions.motion_gain.mots=3")
+    assert ended.code == 2
+    assert "actions.motion_gain.mots is unknown: did you mean 'most'?" in ended.err
 
 
 def test_it_keeps_its_contract(run):
-    ended = run("stec.cli.doctor", "plugin", "toy", "--all")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "toy keeps its contract" in ended.stdout
+    ended = run("stec-doctor", "plugin", "toy", "--all")
+    assert ended.code == 0, ended.out + ended.err
+    assert "toy keeps its contract" in ended.out
     for line in ("ok      action_space motion_window: group law", "ok      all parts: overfit"):
-        assert line in ended.stdout
+        assert line in ended.out
 
 
 def test_the_page_that_tells_it_quotes_it():

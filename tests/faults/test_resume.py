@@ -1,0 +1,143 @@
+"""A run that was killed, or changed between two starts of the same command: it ends as one that was left alone."""
+
+import os
+import random
+import shutil
+import signal
+import time
+from functools import partial
+
+import pytest
+import yaml
+from commands import Commands
+from dying import dies_writing, difference, notes_keys, order, unfinished
+from several import two
+from tiny_run import TINY, metrics
+
+# Nothing is measured at the end: it is the training that is gone on with.
+BARE = ["evaluation.action=null", "evaluation.knn=null", "evaluation.linear=null", "evaluation.raw_input=false"]
+RUN = ["stec-train", *TINY, *BARE, "data=shards", "run_dir=run"]
+EQUAL = "weights, optimiser and metrics are those of a run that was left alone, bit for bit"
+
+
+@pytest.fixture(scope="session")
+def whole(ground):
+    """12 steps in two epochs, checkpoints 9 and 12, and the keys of the samples of each step."""
+    ended = Commands(ground)(*RUN[:-1], "run_dir=alone", before=notes_keys)
+    assert ended.code == 0, ended.err
+    return ground / "alone"
+
+
+@pytest.fixture
+def run(whole, place):
+    """The same run, when it had come to the checkpoint of step 9."""
+    return unfinished(whole, place / "run")
+
+
+@pytest.mark.fault(1, "kill -9 in the middle of each file that a run writes", "nothing is lost, nothing left over")
+def test_killed_in_the_middle_of_each_write(command, run, whole, seen):
+    """One after the other, in one run: half of the file is there, and then nothing more."""
+    writes = {"config.yaml": 1, "metrics.jsonl": 1, "step-00000012.ckpt": 1, "last": 2, "finished": 1, "report.html": 1}
+    for what, number in writes.items():
+        ended = command(*RUN, before=partial(dies_writing, what, number))
+        assert ended.code == -signal.SIGKILL, (what, ended)
+        assert what == "last" or any(path.stat().st_size for path in run.rglob("*") if what in path.name)
+    assert command(*RUN).code == 0
+    assert difference(whole, run) == ""
+    seen(f"survived {len(writes)} kills, in the middle of {', '.join(writes)}: {EQUAL}")
+
+
+@pytest.mark.fault(2, "kill -9 at random moments", "the same command goes on as if nothing had been")
+def test_killed_at_random_moments(command, place, whole, seen):
+    numbers = random.Random(0)
+    for _ in range(3):
+        started = command.start(*RUN)
+        started.wait_for((place / "run" / ".lock").exists)
+        time.sleep(numbers.uniform(0, 0.5))
+        os.kill(started.pid, signal.SIGKILL)
+        started.process.join()
+    assert command(*RUN).code == 0
+    assert difference(whole, place / "run") == ""
+    seen(f"survived 3 kills: {EQUAL}")
+
+
+@pytest.mark.fault(14, "a run goes on with another learning rate", "refused, with the difference")
+def test_another_configuration(command, run, seen):
+    ended = command(*RUN, "optimizer.lr=0.5")
+    assert ended.code == 2
+    assert "(optimizer.lr: 0.001 -> 0.5)" in ended.refusal
+    assert yaml.safe_load((run / "config.yaml").read_text())["optimizer"]["lr"] == 0.001
+    seen(ended)
+
+
+@pytest.mark.fault(14, "a run goes on with another interval of its log lines", "goes on, and says so")
+def test_a_harmless_change(command, run, seen):
+    ended = command(*RUN, "training.log_every=5")
+    assert ended.code == 0
+    assert "changed on resume: training.log_every: 2 -> 5" in ended.out
+    assert [line.split(",")[0] for line in metrics(run).splitlines()][-3:] == [f'{{"step": {n}' for n in (10, 12, 12)]
+    seen("survived: changed on resume: training.log_every: 2 -> 5")
+
+
+@pytest.mark.fault(15, "a run of one process goes on with two", "the same samples in each step")
+def test_another_number_of_ranks(command, run, whole, seen):
+    ended = command(*RUN, before=two(notes_keys, "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"))
+    assert ended.code == 0, ended.err
+    assert order(run) == {step: keys for step, keys in order(whole).items() if step > 9}
+    assert len(metrics(run).splitlines()) == len(metrics(whole).splitlines())
+    seen("survived: the same samples in each step, in the same order")
+
+
+@pytest.mark.fault(16, "a run goes on with other loading processes", "the same samples, the same weights")
+def test_another_number_of_loading_processes(command, run, whole, seen):
+    assert command(*RUN, "hardware.num_workers=2", before=notes_keys).code == 0
+    assert order(run) == {step: keys for step, keys in order(whole).items() if step > 9}
+    assert difference(whole, run) == ""
+    seen(f"survived: {EQUAL}")
+
+
+@pytest.mark.fault(17, "a run goes on with another batch size", "refused, with the difference")
+def test_another_batch_size(command, run, seen):
+    ended = command(*RUN, "batch_size=4")
+    assert ended.code == 2
+    assert "(batch_size: 8 -> 4)" in ended.refusal
+    seen(ended)
+
+
+@pytest.mark.fault(18, "a shard is another one when a run goes on", "refused, and the shard is named")
+def test_another_shard(command, run, place, seen):
+    shutil.copytree(place / "shards", place / "others")
+    shard = place / "others" / "train" / "train-000000.tar"
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"IEND") + 4] ^= 1  # of the checksum at the end of a picture
+    shard.write_bytes(content)
+    assert command("stec-shards", "index", "others/train").code == 0
+    ended = command(*RUN, "data=others")
+    assert ended.code == 2
+    assert "train-000000.tar is another" in ended.refusal
+    seen(ended)
+
+
+@pytest.mark.fault(19, "a finished run is started again", "it says so, and changes nothing")
+def test_finished(command, whole, place, seen):
+    shutil.copytree(whole, place / "run", symlinks=True)
+
+    def state():
+        files = [path for path in (place / "run").rglob("*") if path.name not in ("train.log", ".lock")]
+        return {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in files}
+
+    before = state()
+    ended = command(*RUN)
+    assert ended.code == 0
+    assert "run: this run is finished" in ended.out
+    assert state() == before
+    seen("survived: exit code 0, " + ended.out)
+
+
+@pytest.mark.fault(62, "a run is left at the end of an epoch", "it goes on with the next one")
+def test_the_end_of_an_epoch(command, place, whole, seen):
+    assert command(*RUN, "training.stop_after=6", before=notes_keys).code == 0
+    assert command(*RUN, before=notes_keys).code == 0
+    assert order(place / "run") == order(whole)
+    assert difference(whole, place / "run") == ""
+    seen(f"survived: {EQUAL}")
