@@ -82,7 +82,7 @@ def _as_promised(encoder: Encoder, x: Tensor, found: Features) -> Features:
         told = f"{pooled.dtype}".removeprefix("torch.")
         raise UsageError(
             f"the encoder {name} gives pooled of shape {list(pooled.shape)}, {told} on {pooled.device}:"
-            f" {wanted}, float32 or less on {x.device}, was promised (`stec-doctor plugin` checks a modality)."
+            f" {wanted}, float32 or less on {x.device}, was promised (`stec-doctor plugin NAME` checks a modality)."
         )
     return found
 

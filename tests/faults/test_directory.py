@@ -21,6 +21,7 @@ def test_a_read_only_cache(train, seen):
 
 
 @pytest.mark.fault(6, "a table that cannot be written at the end", "refused; the same command writes it later")
+@pytest.mark.slow
 def test_no_room_for_the_table(train, seen, place):
     (place / "run" / "table.json").mkdir(parents=True)
     ended = train("run_dir=run")

@@ -88,6 +88,7 @@ def metrics_full(calls):
 
 
 @pytest.mark.fault(56, "metrics.jsonl cannot be written for a while", "a warning; the lines are written later")
+@pytest.mark.slow
 def test_metrics_wait_for_room(train, seen, place, whole):
     ended = train("run_dir=run", before=partial(metrics_full, range(2, 5)))
     assert ended.code == 0, ended.err
@@ -97,6 +98,7 @@ def test_metrics_wait_for_room(train, seen, place, whole):
 
 
 @pytest.mark.fault(56, "metrics.jsonl cannot be written any more", "checkpoints keep its lines; later it goes on")
+@pytest.mark.slow
 def test_metrics_go_into_checkpoints(train, seen, place, whole):
     stopped = train("run_dir=run", "training.stop_after=6", before=partial(metrics_full, range(2, 99)))
     assert stopped.code == 0, stopped.err
@@ -156,6 +158,7 @@ def shown_on_a_full_disk():
 
 
 @pytest.mark.fault(56, "what stdout leads to is full", "training goes on, its log and report are written")
+@pytest.mark.slow
 def test_a_full_terminal(train, seen, place, whole):
     ended = train("run_dir=run", before=shown_on_a_full_disk)
     assert "Traceback" not in ended.err

@@ -41,6 +41,7 @@ def out_of_memory():
 
 
 @pytest.mark.fault(46, "the GPU runs out of memory", "refused, with what to try; the last checkpoint goes on")
+@pytest.mark.slow
 def test_out_of_memory(train, seen, place):
     ended = train("run_dir=run", SHORT, before=partial(after, 5, out_of_memory))
     assert ended.code == 2

@@ -69,6 +69,7 @@ def a_clock_that_jumps():
 
 
 @pytest.mark.fault(55, "the clock jumps by days, and the time zone is another", "nothing but time stamps depends on it")
+@pytest.mark.slow
 def test_a_wild_clock(train, seen, place, whole):
     for words in (["training.stop_after=5"], []):
         ended = train("run_dir=run", *words, before=a_clock_that_jumps, env={"TZ": "Pacific/Kiritimati"})
@@ -83,6 +84,7 @@ def frozen():
 
 
 @pytest.mark.fault(55, "three starts in the same second", "each has files of its own")
+@pytest.mark.slow
 def test_the_same_second(command, train, seen, place, whole):
     twins = [command.start("stec-train", *TINY, "data=shards", f"run_dir=run{i}", before=frozen) for i in (0, 1)]
     assert [twin.wait().code for twin in twins] == [0, 0]

@@ -78,6 +78,7 @@ def test_a_disk_that_is_full(away, server, place, seen):
 @pytest.mark.fault(
     67, "a server that is gone for good", "refused after five tries; the same line goes on when it is back"
 )
+@pytest.mark.slow
 def test_a_server_that_is_gone(away, server, seen):
     server.always[TAR] = 503
     ended = away("run_dir=run", "training.epochs=1", "hardware.num_workers=1")

@@ -57,6 +57,7 @@ def test_sigusr1(train, seen, place, whole):
 
 
 @pytest.mark.fault(3, "SIGINT, and a second one more than a second later", "ends at once; what was saved goes on")
+@pytest.mark.slow
 def test_a_second_sigint(train, seen, place, whole):
     ended = train("run_dir=run", SHORT, before=partial(after, 5, send_twice, signal.SIGINT))
     assert ended.code == -signal.SIGINT

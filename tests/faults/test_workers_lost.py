@@ -78,6 +78,7 @@ def test_a_worker_that_dies_again_and_again(train, seen):
 
 
 @pytest.mark.fault(24, "a loading process hangs", "refused after hardware.patience, with what was waited for")
+@pytest.mark.slow
 def test_a_worker_that_hangs(train, seen):
     words = ["run_dir=run", SHORT, "hardware.num_workers=1", "hardware.patience=3"]
     ended = train(*words, before=partial(reading, 20, hang))

@@ -51,6 +51,7 @@ def test_the_first_lines_say_so():
     assert "deterministic" not in machine().describe()
 
 
+@pytest.mark.slow
 def test_runs_repeat_themselves_with_it_and_without(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STEC_CACHE", "cache")

@@ -207,7 +207,11 @@ def test_the_published_recipe_is_the_authors_release():
     assert torch.equal(term.bins.num_bins, torch.full((6,), 6))
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Of twins, the one that asks both questions: what the other does is a part of it.
+ONCE = [pytest.param(name, marks=[pytest.mark.slow] * (name in (*TWINS, *SOUND_TWINS))) for name in NAMES]
+
+
+@pytest.mark.parametrize("name", ONCE)
 def test_two_steps_of_a_recipe(name, shards, recordings, tmp_path, monkeypatch):
     """Through the command line, on real encoders. Untrained, the manipulation model is near an even guess, ln 6."""
     monkeypatch.setattr(Run, "save", lambda *_, **__: None)  # hundreds of megabytes, and nobody looks

@@ -33,6 +33,7 @@ def until(process: subprocess.Popen, text: str) -> None:
     assert text in line, process.stderr.read()
 
 
+@pytest.mark.slow
 def test_a_directory_in_use_is_refused_and_the_lock_dies_with_its_owner(tmp_path):
     process = start(tmp_path, wait=3)
     try:
@@ -144,6 +145,7 @@ def test_going_back_to_an_earlier_checkpoint_forgets_what_came_after(tmp_path):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.slow
 def test_a_signal_ends_the_run_in_good_order(tmp_path, number, code):
     process = start(tmp_path, wait=6)
     until(process, "now")

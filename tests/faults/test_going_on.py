@@ -135,6 +135,7 @@ def test_finished(command, whole, place, seen):
 
 
 @pytest.mark.fault(62, "a run is left at the end of an epoch", "it goes on with the next one")
+@pytest.mark.slow
 def test_the_end_of_an_epoch(command, place, whole, seen):
     assert command(*RUN, "training.stop_after=6", before=notes_keys).code == 0
     assert command(*RUN, before=notes_keys).code == 0
