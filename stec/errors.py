@@ -1,5 +1,7 @@
 """What can go wrong, told in one sentence and one exit code each."""
 
+from signal import SIGUSR1
+
 
 class StecError(Exception):
     """Base of the errors that a command line prints as one sentence, without a traceback."""
@@ -41,10 +43,11 @@ class Unavailable(StecError):
 
 
 class Interrupted(StecError):
-    """A signal asked the run to end; it did so in good order, with a checkpoint."""
+    """A signal asked the run to end; it did so in good order, with a checkpoint. SIGUSR1 is no failure: by it a
+    scheduler asks to make room."""
 
     shared = True
 
     def __init__(self, sentence: str, signal: int):
         super().__init__(sentence)
-        self.exit_code = 128 + signal
+        self.exit_code = 0 if signal == SIGUSR1 else 128 + signal

@@ -84,6 +84,7 @@ def examples(
     batch_size: int = 256,
     num_workers: int = 0,
     tally: Tally | None = None,
+    patience: float = PATIENCE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The evaluation views uint8 [B, ...] and labels int64 [B] (-1: unknown) of all samples in stored order, or of
     `num` of them, evenly spread; the last batch is smaller. Damaged samples, if the tally allows any, are left out."""
@@ -91,7 +92,7 @@ def examples(
     parts = np.split(numbers, range(batch_size, len(numbers), batch_size))
     tally = tally or Tally(0.0, source.num_samples)
     make = partial(read_whole, source, decoder)
-    for whole in worked(make, parts, num_workers=num_workers, name=partial(_name, source)):
+    for whole in worked(make, parts, num_workers=num_workers, name=partial(_name, source), patience=patience):
         tally.count(whole.damaged)
         if whole.numbers:
             yield whole.x, whole.labels
@@ -104,13 +105,14 @@ def each(
     num: int | None = None,
     num_workers: int = 0,
     tally: Tally | None = None,
+    patience: float = PATIENCE,
 ) -> Iterator[Item]:
     """read(members, meta) of all samples in stored order, or of `num` of them, evenly spread: one at a time. None, and
     damaged samples, if the tally allows any, are left out."""
     tally = tally or Tally(0.0, source.num_samples)
     numbers = _spread(source, num).tolist()
     make = partial(example, source, read=read)
-    for found in worked(make, numbers, num_workers=num_workers, name=partial(_name, source)):
+    for found in worked(make, numbers, num_workers=num_workers, name=partial(_name, source), patience=patience):
         if isinstance(found, Damaged):
             tally.count([found])
         elif found is not None:
@@ -134,6 +136,7 @@ def unshared(
     batch_size: int = 256,
     num_workers: int = 0,
     tally: Tally | None = None,
+    patience: float = PATIENCE,
 ) -> Iterator[Batch]:
     """Pairs of views of all samples, shuffled as in an epoch of training but not shared out: the same batches on every
     rank, the last one of an epoch smaller. For measuring.
@@ -148,7 +151,7 @@ def unshared(
         parts += [(number, part) for part in np.split(order, range(batch_size, source.num_samples, batch_size))]
     tally = tally or Tally(0.0, source.num_samples)
     make = partial(_pairs, source, decoder, space, seed)
-    for batch, damaged in worked(make, parts, num_workers=num_workers, name=partial(_name, source)):
+    for batch, damaged in worked(make, parts, num_workers=num_workers, name=partial(_name, source), patience=patience):
         tally.count(damaged)
         yield batch
 

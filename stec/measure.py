@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +156,10 @@ class Measure:
     def _splits(self) -> tuple[Shards, Shards]:
         return self.splits.labelled, self.splits.test or self.splits.labelled
 
+    @property
+    def _workers(self) -> dict[str, Any]:
+        return {"num_workers": self.hardware.num_workers, "patience": self.hardware.patience}
+
     def _most(self) -> tuple[int, int]:
         return self.suite.num_samples["train"], self.suite.num_samples["test"]
 
@@ -164,8 +168,8 @@ class Measure:
         that stand in for a test split)."""
         number = _SPLITS.index(split)
         shards, num, tally = self._splits()[number], self._most()[number], self._tallies[number]
-        workers, known = self.hardware.num_workers, split == "train" or self.splits.test is not None
-        for x, y in examples(shards, self.model.decoder, num=num, num_workers=workers, tally=tally):
+        known = split == "train" or self.splits.test is not None
+        for x, y in examples(shards, self.model.decoder, num=num, tally=tally, **self._workers):
             yield self.model.decoder.finish(x), y if known else torch.full_like(y, -1)
 
     def examples(self, probe: str, split: str, num: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -173,8 +177,8 @@ class Measure:
         probe reads them; those without its labels are left out."""
         number = _SPLITS.index(split)
         most = self._most()[number] if num is None else min(num, self._most()[number])
-        workers, tally = self.hardware.num_workers, self._tallies[number]
-        yield from each(self._splits()[number], self.probes[probe].example, num=most, num_workers=workers, tally=tally)
+        read, tally = self.probes[probe].example, self._tallies[number]
+        yield from each(self._splits()[number], read, num=most, tally=tally, **self._workers)
 
     def pairs(self, split: str) -> Iterator[Views]:
         """Pairs of views of the "train" or "test" samples with their copies 0 -> 1, the same ones each time: as many as
@@ -188,7 +192,7 @@ class Measure:
             seed=PAIR_SEED,
             epoch=number,
             num=self.suite.num_pairs[split],
-            num_workers=self.hardware.num_workers,
             tally=self._tallies[number],
+            **self._workers,
         ):
             yield make_views(batch.to(device), space, performed=decoder.performs, finish=decoder.finish)

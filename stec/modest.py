@@ -11,7 +11,7 @@ from torch.nn.modules.module import (
 
 from stec.errors import StecError, UsageError
 
-SPARE = 1 << 27
+SPARE = 1 << 29
 """Weights that a model may have beyond one for each byte of its file: an exported folder holds none of the heads that
 the model was trained with."""
 LEAST = 1 << 10

@@ -66,7 +66,9 @@ def _converted(value: Any, hint: Any, where: str) -> Any:
     # One by one: omegaconf lets a list of lists pass for a list of numbers.
     lists = (each for each in (hint, *typing.get_args(hint)) if typing.get_origin(each) is list)
     item = next((typing.get_args(each)[0] for each in lists), Any)
-    return [_converted(one, item, f"{where}[{number}]") for number, one in enumerate(found)]
+    return [
+        one if type(one) is item else _converted(one, item, f"{where}[{number}]") for number, one in enumerate(found)
+    ]
 
 
 def _literal(value: Any) -> Any:

@@ -89,7 +89,7 @@ def _delivered(
     others = set(multiprocessing.active_children())
     with _deaths_unheard():
         items = iter(loader)
-    pids = [process.pid for process in set(multiprocessing.active_children()) - others]
+    workers = set(multiprocessing.active_children()) - others
     since, lost = time.monotonic(), None
     while lost is None:
         try:
@@ -106,11 +106,14 @@ def _delivered(
             lost = _Lost(what, hang=waits)
             continue
         yield item
-        del item  # a batch that is worked on elsewhere need not stay in memory for our sake
         since = time.monotonic()
     del items  # which ends its workers; raised here, not above, for an error from within the loader would hold on to it
-    for pid in pids:  # one that dies while it begins a segment of shared memory leaves it behind, for ever
-        for segment in Path("/dev/shm").glob(f"torch_{pid}_*"):
+    for worker in workers:
+        if worker.is_alive():  # it hangs where it hears no SIGTERM, and the main process would wait for it at its end
+            worker.kill()
+            worker.join()
+        # One that dies while it begins a segment of shared memory leaves it behind, for ever.
+        for segment in Path("/dev/shm").glob(f"torch_{worker.pid}_*"):
             segment.unlink(missing_ok=True)
     raise lost
 
@@ -121,7 +124,7 @@ def _deaths_unheard() -> Iterator[None]:
     middle of a step: it is enough to hear of it when the next item is waited for."""
     before = signal.getsignal(signal.SIGCHLD)
     yield
-    if threading.current_thread() is threading.main_thread():
+    if threading.current_thread() is threading.main_thread() and before is not None:
         signal.signal(signal.SIGCHLD, before)
 
 

@@ -1,6 +1,7 @@
 """Samples in memory with the face of shards, and decoders of a toy format: height, width, height * width bytes."""
 
 import os
+import re
 import signal
 import time
 from itertools import accumulate
@@ -78,7 +79,8 @@ class Corners(Sources):
 
 
 class Faulty(Sources):
-    """Does something worse to samples that begin with the value `trigger`: a bug, a death, a sleep or a slow answer."""
+    """Does something worse to samples that begin with the value `trigger`: a bug, a death, a slow answer, or one that
+    never comes, from where no signal is heard."""
 
     def __init__(self, fault, trigger):
         self.fault, self.trigger = fault, trigger
@@ -89,7 +91,10 @@ class Faulty(Sources):
                 raise ZeroDivisionError("nothing to divide")
             if self.fault == "death":
                 os.kill(os.getpid(), signal.SIGKILL)
-            time.sleep(2.5 if self.fault == "slow" else 60)
+            if self.fault == "slow":
+                time.sleep(2.5)
+            else:
+                re.match(r"(a+)+$", "a" * 60 + "b")
         return super().whole(opened)
 
 

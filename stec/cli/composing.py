@@ -49,7 +49,7 @@ def _chosen_terms(kind: str, nodes: Any) -> Any:
 def expanded(arguments: list[str]) -> list[str]:
     """As hydra wants them: options before overrides, paths in quotes, `encoder=timm/NAME` in two words."""
     options, overrides = [], []
-    sweeps = bool({"-m", "--multirun"} & set(arguments))
+    sweeps = bool({"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(arguments))
     for argument in arguments:
         key, is_override, value = argument.partition("=")
         if argument.startswith("-") or not (is_override or argument.startswith("~")):
@@ -71,7 +71,7 @@ def _path(value: str, sweeps: bool) -> bool:
     """Is this a path or an address, rather than several to sweep over, null, one to be composed, or in quotes?"""
     if os.path.lexists(os.path.expanduser(value)) or value.startswith("~"):
         return True
-    return "${" not in value and value[0] not in "\"'" and value != "null" and not (sweeps and value.isascii())
+    return "${" not in value and value[0] not in "\"'" and value.lower() != "null" and not (sweeps and value.isascii())
 
 
 def sentence(error: Exception, arguments: list[str]) -> str:

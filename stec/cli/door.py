@@ -32,7 +32,7 @@ def guarded(main: Main) -> Callable[..., int]:
             return code
         except StecError as error:
             if not error.shared or os.environ.get("RANK", "0") == "0":
-                _say(str(error))
+                _say(str(error), "error: " if error.exit_code else "")
             return error.exit_code
         except KeyboardInterrupt:
             return 130
@@ -43,7 +43,7 @@ def guarded(main: Main) -> Callable[..., int]:
         except OSError as error:
             if error.filename is None and error.errno not in _FULL:
                 raise
-            _say(f"{_named(error)}{error.strerror}.")
+            _say(f"{_named(error)}{error.strerror or error}.")
             return UsageError.exit_code
         except SystemExit as ended:
             # A console of rich ends the program so, with exit code 1, when its reader is gone.
@@ -54,10 +54,10 @@ def guarded(main: Main) -> Callable[..., int]:
     return wrapped
 
 
-def _say(sentence: str) -> None:
+def _say(sentence: str, kind: str = "error: ") -> None:
     """On stderr, if that can be written to: it may lead to the same full disk."""
     with suppress(OSError):
-        print(f"stec: error: {' '.join(sentence.split())}", file=sys.stderr)
+        print(f"stec: {kind}{' '.join(sentence.split())}", file=sys.stderr)
     _let_go()
 
 

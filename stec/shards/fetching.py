@@ -35,6 +35,10 @@ class Missing(Unavailable):
     """There is no such file."""
 
 
+class Denied(Unavailable):
+    """One may not read it; of what is not there, some servers say the same."""
+
+
 def address(data: str) -> str | None:
     """The address that `data` is, None if it is a path. UsageError if it is an address that is not gone to: through a
     shell, another file system, or with a secret in it (which would come to stand in logs and checkpoints)."""
@@ -156,9 +160,8 @@ def _system(protocol: str) -> Any:
             options = {"client_kwargs": {"timeout": timeout, "trust_env": True}}
         return fsspec.filesystem(protocol, skip_instance_cache=True, use_listings_cache=False, **options)
     except ImportError as error:
-        raise UsageError(
-            f"data={protocol}://...: a package is missing: pip install 'stec[remote]' ({error})."
-        ) from None
+        hint = "pip install 'stec[remote]'" if protocol in ("http", "https", "s3") else "see fsspec's pages"
+        raise UsageError(f"data={protocol}://...: a package is missing, {hint} ({error}).") from None
 
 
 def _tried(url: str, attempt: Callable[[], None], progress: Callable[[], int]) -> None:
@@ -173,12 +176,13 @@ def _tried(url: str, attempt: Callable[[], None], progress: Callable[[], int]) -
         except Exception as error:  # of any library behind fsspec
             why, passes = _judged(error)
             missing = isinstance(error, FileNotFoundError)
+            denied = isinstance(error, PermissionError) or getattr(error, "status", None) == 403
             tries = 1 if progress() - before >= PROGRESS else tries + 1
         if missing:
             raise Missing(f"{url} is not there.")
         if not passes or tries >= TRIES:
             after = f" ({tries} tries)" if passes else ""
-            raise Unavailable(f"{url} cannot be fetched: {why}{after}.")
+            raise (Denied if denied else Unavailable)(f"{url} cannot be fetched: {why}{after}.")
         wait = WAIT * 2 ** (tries - 1) * (1 + time.monotonic_ns() // 1000 % 1000 / 2000)
         log.warning("%s: %s; tried again in %.1f s", url, why, wait)
         time.sleep(wait)

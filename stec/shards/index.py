@@ -123,12 +123,14 @@ def _texts(node: Any) -> tuple[str, ...]:
 
 
 def _described(node: Any) -> dict[str, Any]:
-    """What a packer said; TypeError if it is no group of keys, or its classes are not named."""
+    """What a packer said; TypeError if it is no group of keys, or its classes have no names (numbers will do)."""
     if not isinstance(node, dict):
         raise TypeError("meta is no group of keys")
-    if node.get("classes") is not None:
-        _texts(node["classes"])
-    return node
+    if (classes := node.get("classes")) is None:
+        return node
+    if isinstance(classes, list):
+        classes = [str(one) if type(one) is int else one for one in classes]
+    return {**node, "classes": list(_texts(classes))}
 
 
 def _is_a_name(name: str) -> bool:
@@ -224,10 +226,10 @@ def _check(text: dict[str, Any]) -> str:
 
 
 def _earlier_meta(folder: Path) -> dict[str, Any]:
+    if not (folder / NAME).exists():
+        return {}
     try:
         return read_index(folder).meta
-    except UsageError:
-        return {}
     except DataError as error:
         log.warning("what the earlier index said of the data, such as names of classes, is lost: %s", error)
         return {}

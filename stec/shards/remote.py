@@ -4,15 +4,18 @@ A tar is read only when it is here as a whole, with the length and the sha256 th
 had ends the run (Unavailable): a server that is down for an hour must not decide which samples are learnt from.
 """
 
+import logging
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 from stec.errors import UsageError
 from stec.shards.copies import Content, Copies, Held
-from stec.shards.fetching import Missing, fetch, joined, text
+from stec.shards.fetching import Denied, Missing, fetch, joined, text
 from stec.shards.index import NAME, Index, parsed
 from stec.shards.reader import Shards
 from stec.shards.table import mapped
+
+log = logging.getLogger("stec")
 
 MAX_OPEN = 4
 """Tars that one process keeps open: they cannot be deleted meanwhile, and to open one again costs little."""
@@ -66,11 +69,19 @@ class RemoteShards(Shards):
 def find_split(address: str, split: str, copies: Copies) -> RemoteShards | None:
     """The split of a packed data set behind an address, or of a single indexed folder, which counts as `train`; None if
     there is none. Unavailable if it cannot be told; UsageError and DataError as for a folder."""
+    denied: list[Denied] = []
     for folder in (joined(address, split), address) if split == "train" else (joined(address, split),):
         url = joined(folder, NAME)
         try:
             data = text(url, MAX_INDEX)
         except Missing:
             continue
+        except Denied as error:  # so S3 says that there is nothing, to who may not list
+            denied.append(error)
+            continue
         return RemoteShards(Server(folder, copies), parsed(data, url))
+    if denied and split == "train":
+        raise denied[0]
+    for refusal in denied:
+        log.warning("taken for missing: %s", refusal)
     return None

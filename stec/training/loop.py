@@ -128,11 +128,8 @@ def train(
                 if leaves or step % options.checkpoint_every == 0:
                     run.save(snapshot(learner, step, spec, data), options.keep, must=leaves)
                 if signal:
-                    told = f"{Signals(signal).name}: left after step {step} of {total}; the same command goes on."
-                    if signal != Signals.SIGUSR1:  # by which a scheduler only asks to make room
-                        raise Interrupted(told, signal)
-                    run.say(told)
-                    return
+                    name = Signals(signal).name
+                    raise Interrupted(f"{name}: left after step {step} of {total}; the same command goes on.", signal)
                 if step == end < total:
                     return
     except NonFinite as error:
@@ -142,7 +139,8 @@ def train(
         raise prepare.out_of_memory(hardware, local) from error
     finally:
         run.stop()
-    replaced = int(all_reduce_sums({"replaced": (float(stream.replaced), 1.0)})["replaced"][0])
+    own = torch.tensor(float(stream.replaced), device=device)  # not a number: NCCL knows nothing of the CPU
+    replaced = int(all_reduce_sums({"replaced": (own, torch.ones_like(own))})["replaced"][0])
     if replaced and run.main:
         run.log.warning("%d damaged samples were replaced", replaced)
     # The last checkpoint is on disk: whatever goes wrong from here on, the same command begins here.

@@ -33,8 +33,7 @@ class Metrics:
     def cut_back(self, step: int, unwritten: Iterable[str] = ()) -> None:
         """Forget all lines after `step`, and a last line that a killed run left unfinished; write what was `unwritten`
         at that step, and still is."""
-        self._keep(lambda line: line["step"] <= step)
-        there = set(self.path.read_text(encoding="utf-8").splitlines(keepends=True))
+        there = self._keep(lambda line: line["step"] <= step)
         if lacking := [line for line in unwritten if line not in there]:
             self.add(lacking)
 
@@ -42,15 +41,16 @@ class Metrics:
         """Forget the lines of this step that have one of these metrics."""
         self._keep(lambda line: line["step"] != step or line.keys().isdisjoint(names))
 
-    def _keep(self, wanted: Callable[[dict[str, Any]], bool]) -> None:
-        """UsageError if the file cannot be read or written."""
+    def _keep(self, wanted: Callable[[dict[str, Any]], bool]) -> list[str]:
+        """The lines that are left; UsageError if the file cannot be read or written."""
         try:
-            text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.exists() else ""
-            kept = "".join(line + "\n" for line in text.splitlines() if _is(wanted, line))
-            if kept != text or not self.path.exists():
+            data = self.path.read_bytes() if self.path.exists() else b""
+            kept = [f"{line}\n" for line in data.decode(errors="replace").splitlines() if _is(wanted, line)]
+            if "".join(kept).encode() != data or not self.path.exists():
                 temporary = self.path.with_name(f".{self.path.name}.tmp")
-                temporary.write_text(kept, encoding="utf-8")
+                temporary.write_bytes("".join(kept).encode())
                 os.replace(temporary, self.path)
+            return kept
         except OSError as error:
             raise UsageError(f"{self.path} cannot be read or written: {error.strerror or error}.") from error
 

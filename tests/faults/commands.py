@@ -6,10 +6,12 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import sys
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,7 +53,9 @@ class Started:
         self.out_path, self.err_path = log.with_suffix(".out"), log.with_suffix(".err")
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(IMPORTED)
-        given = (list(words), str(place), dict(env), before, file_size, str(self.out_path), str(self.err_path))
+        # The server's environment is that of whichever test began it: this is the one of now.
+        whole = {**os.environ, "STEC_CACHE": f"{place}/cache", "COLUMNS": "200", **env}
+        given = (list(words), str(place), whole, before, file_size, str(self.out_path), str(self.err_path))
         self.process = context.Process(target=_run, args=given)
         self.process.start()
         self.pid = int(self.process.pid or 0)
@@ -61,12 +65,21 @@ class Started:
         return "".join(path.read_text(errors="replace") for path in (self.out_path, self.err_path) if path.exists())
 
     def wait(self, timeout: float = PATIENCE) -> Ended:
-        self.process.join(timeout)
-        if self.process.exitcode is None:
-            self.process.kill()
-            raise AssertionError(f"it hangs: {self.said}")
-        code = self.process.exitcode
+        try:
+            self.process.join(timeout)
+            code = self.process.exitcode
+            assert code is not None, f"it hangs: {self.said}"
+        except BaseException:
+            self.kill()
+            raise
         return Ended(code, self.out_path.read_text(errors="replace"), self.err_path.read_text(errors="replace"))
+
+    def kill(self) -> None:
+        """End it, if it runs, and with it whatever it began."""
+        self.process.kill()
+        self.process.join()
+        with suppress(ProcessLookupError):  # nothing of it is left
+            os.killpg(self.pid, signal.SIGKILL)
 
     def wait_for(self, holds: Callable[[], object], timeout: float = PATIENCE) -> None:
         """Wait until holds() is true, as long as the command runs."""
@@ -82,7 +95,8 @@ class Commands:
     file_size: no file may become longer (bytes), as on a disk that is full."""
 
     def __init__(self, place: Path):
-        self.place, self._count = place, 0
+        self.place = place
+        self._started: list[Started] = []
 
     def start(
         self,
@@ -91,23 +105,30 @@ class Commands:
         before: Callable[[], object] | None = None,
         file_size: int | None = None,
     ) -> Started:
-        self._count += 1
         (self.place / ".said").mkdir(exist_ok=True)
-        log = self.place / ".said" / f"{os.getpid()}-{time.monotonic_ns()}-{self._count}"
-        return Started(words, self.place, env or {}, before, file_size, log)
+        log = self.place / ".said" / f"{os.getpid()}-{time.monotonic_ns()}"
+        self._started.append(Started(words, self.place, env or {}, before, file_size, log))
+        return self._started[-1]
 
     def __call__(self, *words: str, timeout: float = PATIENCE, **options: object) -> Ended:
         return self.start(*words, **options).wait(timeout)  # type: ignore[arg-type]
 
+    def kill(self) -> None:
+        """End all that is left of what was started."""
+        for started in self._started:
+            started.kill()
+
 
 def _run(words, place, env, before, file_size, out, err):  # type: ignore[no-untyped-def]
+    os.setsid()  # a group of its own, to be killed as one
     for path, number in ((out, 1), (err, 2)):
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", buffering=1, closefd=False)
     os.chdir(place)
-    os.environ.update({"STEC_CACHE": f"{place}/cache", "COLUMNS": "200", **env})
+    os.environ.clear()
+    os.environ.update(env)
     sys.argv = list(words)
     multiprocessing.set_start_method("fork", force=True)  # as a shell's child has it, not as we were made
     module, _, name = SCRIPTS[words[0]].partition(":")
@@ -121,7 +142,8 @@ def _run(words, place, env, before, file_size, out, err):  # type: ignore[no-unt
 
 def plain(text: str, place: Path) -> str:
     """What was seen, without what differs between machines and days."""
-    text = text.replace(f"{place}/", "").replace(str(place), ".").replace(os.uname().nodename, "HOST")
+    text = text.replace(f"{place}/", "").replace(str(place), ".")
+    text = re.sub(rf"(\bprocess \d+ on ){re.escape(os.uname().nodename)}(?![\w-])", r"\1HOST", text)
     text = re.sub(r"\bpid \d+|\bprocess \d+", lambda found: f"{found[0].split()[0]} N", text)
     text = re.sub(r"[\d,.]+ MB are free", "N MB are free", text)
     return " ".join(text.split())

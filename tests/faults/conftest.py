@@ -39,9 +39,11 @@ def place(tmp_path: Path, ground: Path) -> Path:
 
 
 @pytest.fixture
-def command(place: Path) -> Commands:
-    """command("stec-train", ...) -> Ended, in `place`; command.start(...) does not wait."""
-    return Commands(place)
+def command(place: Path) -> Iterator[Commands]:
+    """command("stec-train", ...) -> Ended, in `place`; command.start(...) does not wait. Nothing outlives the test."""
+    commands = Commands(place)
+    yield commands
+    commands.kill()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from stec.shards.reader import open_shards
@@ -67,5 +68,6 @@ def tell_peak(path: Path) -> None:
 
 def limit_memory(num_bytes: int) -> None:
     """No more than so much beyond what is mapped now; for `before=`."""
+    torch.set_num_threads(1)  # each of them would map as much again, on machines with many
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + num_bytes, mapped + num_bytes))

@@ -1,6 +1,7 @@
 """Checkpoints that are damaged, hostile, of another version or of another model."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -60,7 +61,8 @@ def test_the_newest_one_is_damaged(command, run, whole, seen, damage):
     assert f"warning: passed over: run/{NEWEST} is damaged: " in ended.out
     assert "starting at step 9 of 12" in ended.out
     assert difference(whole, run) == ""
-    seen("survived: " + next(line for line in ended.out.splitlines() if "passed over" in line))
+    told = next(line for line in ended.out.splitlines() if "passed over" in line)
+    seen("survived: " + re.sub(r"(?<=checksum of )\S+", "...", told))  # the parts are numbered by torch
 
 
 @pytest.mark.fault(9, "a checkpoint that was named is cut off", "refused")

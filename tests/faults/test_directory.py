@@ -3,12 +3,18 @@
 import pytest
 from tiny_run import TINY
 
+KERNEL = "/sys/kernel"
+
 
 @pytest.mark.fault(6, "a run directory that cannot be written to", "refused before anything is built")
-def test_a_read_only_directory(train, seen):
-    ended = train("run_dir=/proc/stec")
-    assert ended.code == 2
-    assert "cannot be written" in ended.refusal
+def test_a_read_only_directory(command, seen):
+    """One that cannot be made, and one that is there but takes no files, whoever asks."""
+    started = [command.start("stec-train", *TINY, "data=shards", f"run_dir={way}") for way in ("/proc/stec", KERNEL)]
+    ended, there = (one.wait() for one in started)
+    for one, way in ((ended, "/proc/stec"), (there, KERNEL)):
+        assert one.code == 2
+        assert one.refusal.startswith(f"run_dir={way} cannot be written: ")
+        assert "data: " not in one.out
     seen(ended)
 
 
@@ -39,8 +45,7 @@ def test_two_runs_in_one_directory(command, train, seen, place):
     first = command.start("stec-train", *TINY, "data=shards", "run_dir=run", "training.epochs=200")
     first.wait_for((place / "run" / ".lock").exists)
     ended = train("run_dir=run")
-    first.process.kill()
-    first.process.join()
+    first.kill()
     assert ended.code == 2
     assert f"in use by process {first.pid} on" in ended.refusal
     seen(ended)

@@ -151,8 +151,8 @@ def collapse(name, why, words):
 @pytest.mark.parametrize(("name", "words"), [collapse(*each) for each in COLLAPSING])
 def test_a_representation_that_collapses(name, words, command, seen, place):
     (verdict,) = told(command, place, name, *words)
-    # The numbers, and so the step, are a matter of the machine.
-    seen(f"survived: the representation is collapsing ... {verdict.rpartition('; ')[2]}")
+    assert "the representation is collapsing" in verdict
+    seen("survived: the representation is collapsing ...")  # the step, and the reason, are a matter of the machine
 
 
 @pytest.mark.parametrize("name", ["simclr", *(pytest.param(n, marks=pytest.mark.slow) for n in SMALL if n != "simclr")])

@@ -80,10 +80,10 @@ def test_a_worker_that_dies_again_and_again(train, seen):
 @pytest.mark.fault(24, "a loading process hangs", "refused after hardware.patience, with what was waited for")
 @pytest.mark.slow
 def test_a_worker_that_hangs(train, seen):
-    words = ["run_dir=run", SHORT, "hardware.num_workers=1", "hardware.patience=3"]
+    words = ["run_dir=run", SHORT, "hardware.num_workers=1", "hardware.patience=10"]
     ended = train(*words, before=partial(reading, 20, hang))
     assert ended.code == 1
-    assert "nothing came for 3 s while a batch of 8 samples (train-000000.tar: " in ended.refusal
+    assert "nothing came for 10 s while a batch of 8 samples (train-000000.tar: " in ended.refusal
     seen(ended)
 
 
@@ -92,4 +92,4 @@ def test_no_shared_memory(train, seen):
     ended = train("run_dir=run", SHORT, "hardware.num_workers=1", before=little_shared_memory)
     assert ended.code == 1
     assert "/dev/shm" in ended.refusal
-    seen(ended._replace(err=re.sub(r"/torch_\w+", "/torch_N", ended.err)))
+    seen(ended._replace(err=re.sub(r"hands over \(.*\): is", "hands over (...): is", ended.err)))
