@@ -69,7 +69,6 @@ def one_of_two(number: int, folder: str) -> None:
     ddp = nn.parallel.DistributedDataParallel(model(), broadcast_buffers=False)
     found = outcome(ddp, half(whole_batch(), number)) | {"local": alone, "z": (z1, z2)}
     torch.save(found, Path(folder) / f"{number}.pt")
-    dist.destroy_process_group()
 
 
 def test_two_ranks_are_one(tmp_path):

@@ -62,7 +62,6 @@ def one_of_two(number: int, folder: str) -> None:
         ddp = nn.parallel.DistributedDataParallel(stec(mode, REAL[mine] if padded else None), broadcast_buffers=False)
         found.append(outcome(ddp, rows(whole_batch(), mine)))
     torch.save(found, Path(folder) / f"{number}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
