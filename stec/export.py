@@ -24,8 +24,8 @@ from stec.encoder import Encoder
 from stec.errors import UsageError
 from stec.model_card import card
 from stec.shards.fresh import fresh_folder
-from stec.shards.index import write_whole
 from stec.stored import from_json
+from stec.whole import write_whole
 
 FORMAT = 2
 SPEC_NAME = "stec.json"

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from stec.actions import ActionSpace, sample_views
 from stec.decoder import Decoder, Opened, begin
@@ -154,7 +155,7 @@ def stack(source: Source, numbers: Sequence[int], x: Sequence[Tensor]) -> Tensor
     if other is not None:
         raise differing(source, (numbers[0], x[0].shape), (numbers[other], x[other].shape))
     order = x[0].dim_order()
-    lying = torch.stack([one.permute(order) for one in x])
+    lying: Tensor = default_collate([one.permute(order) for one in x])  # in a worker, right into shared memory
     return lying.permute(0, *(1 + order.index(dim) for dim in range(len(order))))
 
 

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import re
 import signal
 import threading
 import time
@@ -147,7 +148,7 @@ class _Made(Dataset[Any]):
         except (UsageError, DataError) as error:
             return error
         except Exception as error:  # a fault of a decoder or an action space: its traceback travels along as a note
-            failure = error if isinstance(error, StecError) else StecError(f"{type(error).__name__}: {error}")
+            failure = error if isinstance(error, StecError) else _failure(error)
             failure.add_note(traceback.format_exc())
             return failure
 
@@ -156,16 +157,19 @@ def _share(item: Any) -> None:
     """Move the tensors of an item to where the main process finds them. torch would do so later, in a thread that loses
     the item if there is no room."""
     if isinstance(item, Tensor):
-        try:
-            item.share_memory_()
-        except RuntimeError as error:
-            raise StecError(
-                f"no shared memory for what a loading process hands over ({_first_line(error)}): is /dev/shm full, or"
-                " as small as in a container (docker run --shm-size=8g)? Fewer hardware.num_workers need less, 0 none."
-            ) from error
+        item.share_memory_()
     elif isinstance(item, (tuple, list)):
         for part in item:
             _share(part)
+
+
+def _failure(error: Exception) -> StecError:
+    if re.match("unable to (open|resize|write|allocate|mmap) ", str(error)) is None:  # of files, and of shared memory
+        return StecError(f"{type(error).__name__}: {error}")
+    return StecError(
+        f"no shared memory for what a loading process hands over ({_first_line(error)}): is /dev/shm full, or"
+        " as small as in a container (docker run --shm-size=8g)? Fewer hardware.num_workers need less, 0 none."
+    )
 
 
 def _as_it_is(item: Item) -> Item:

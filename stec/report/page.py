@@ -1,8 +1,6 @@
 """Facts -> report.html: one file without scripts, links or fonts from elsewhere."""
 
 import base64
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -14,6 +12,7 @@ from stec.report.charts import NUM_COLOURS, class_name, colour, confusion, lines
 from stec.report.facts import Column, Curve, Facts, Map, Predicted
 from stec.report.style import STYLE
 from stec.report.text import escape, shown
+from stec.whole import write_whole
 
 # What is shown of the run, in this order: title, metric (ending in "/": all below it), unit, what to make of it.
 _PANELS = (
@@ -36,19 +35,8 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 def write_page(path: str | Path, facts: Facts) -> None:
     """Write the page, whole or not at all."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            # Names of files need not be text: what cannot be written is shown as a question mark.
-            file.write(page(facts).encode("utf-8", errors="replace"))
-            os.fchmod(file.fileno(), 0o644)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    # Names of files need not be text: what cannot be written is shown as a question mark.
+    write_whole(Path(path), page(facts).encode("utf-8", errors="replace"))
 
 
 def page(facts: Facts) -> str:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from stec.errors import DataError, UsageError
-from stec.shards.fresh import sync
 from stec.shards.reader import File
+from stec.whole import sync
 
 PATIENCE = 30.0
 """Seconds for which others' copies are waited for, when nothing can be deleted."""

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from stec.errors import UsageError
+from stec.whole import sync
 
 
 @contextmanager
@@ -50,15 +51,6 @@ def _into_place(folder: Path, out: Path, old: Path) -> None:
         if os.path.lexists(old):
             old.rename(out)
         raise
-
-
-def sync(folder: Path) -> None:
-    """The names in a folder to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_leftovers(out: Path) -> None:

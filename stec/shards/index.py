@@ -26,6 +26,7 @@ from stec.errors import DataError, UsageError
 from stec.shards.table import merged
 from stec.shards.tar import Scan, Shard, scan
 from stec.stored import from_json
+from stec.whole import sweep, write_whole
 
 log = logging.getLogger("stec")
 
@@ -183,25 +184,13 @@ def write_index(folder: Path, scans: list[Scan], meta: dict[str, Any]) -> Index:
         write_whole(folder / table.name, data)
         write_whole(folder / "sizes.json", json.dumps(sizes, indent=1).encode())
         write_whole(folder / NAME, json.dumps(text, indent=1).encode())
-        for path in (*folder.glob("table-*.npy"), *folder.glob(".*.part")):  # of before, and of who was killed
+        sweep(folder)
+        for path in folder.glob("table-*.npy"):
             if path.name != table.name:
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise UsageError(f"{folder}: the index cannot be written here: {error.strerror}.") from error
     return index
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file so that under its name there is either what was there before or all of `data`."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _tars(folder: Path) -> list[Path]:

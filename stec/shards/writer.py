@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from webdataset.writer import TarWriter
 
 from stec.errors import DataError, UsageError
-from stec.shards.fresh import fresh_folder, sync
+from stec.shards.fresh import fresh_folder
 from stec.shards.index import write_index
 from stec.shards.tar import Scan, scan, split_name
+from stec.whole import sync
 
 SAMPLES_PER_SHARD = 1000
 MAX_BYTES = 256 << 20

@@ -7,14 +7,15 @@ import pickle
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stec.errors import UsageError
+from stec.whole import write_whole
 
 FORMAT = 1
 # Before it, a file could do harm through torch.load even with weights_only (CVE-2025-32434, CVE-2026-24747).
@@ -43,22 +44,6 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         needed, free = _megabytes(_num_bytes(state)), _megabytes(shutil.disk_usage(path.parent).free)
         why = error.strerror if isinstance(error, OSError) and error.strerror else "the write failed"
         raise UsageError(f"{path} cannot be written ({why}): it needs {needed} MB, and {free} MB are free.") from error
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write to a neighbouring temporary file, force it to disk, rename it: whoever is killed, under its name there is
-    all of it, or what was there before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
 
 
 def load(path: str | Path) -> State:
@@ -146,12 +131,6 @@ def prune(folder: Path, keep: int) -> None:
         os.replace(link, folder / "last")
 
 
-def sweep(*folders: Path) -> None:
-    """Delete what killed writers left behind (only for who holds the lock of the run)."""
-    for path in (path for folder in folders for path in folder.glob(".*.tmp")):
-        path.unlink(missing_ok=True)
-
-
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     """load_state_dict that refuses in one sentence: the first names that are missing, too many or of another shape."""
     mine = module.state_dict()
@@ -181,14 +160,6 @@ def _num_bytes(state: Any) -> int:
 
 def _megabytes(num_bytes: int) -> str:
     return f"{num_bytes / 1e6:,.1f}"
-
-
-def _sync_folder(folder: Path) -> None:
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _first_line(error: BaseException) -> str:

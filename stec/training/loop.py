@@ -139,7 +139,7 @@ def train(
         raise prepare.out_of_memory(hardware, local) from error
     finally:
         run.stop()
-    own = torch.tensor(float(stream.replaced), device=device)  # not a number: NCCL knows nothing of the CPU
+    own = torch.tensor(float(stream.replaced), device=device)  # there, since NCCL knows nothing of the CPU
     replaced = int(all_reduce_sums({"replaced": (own, torch.ones_like(own))})["replaced"][0])
     if replaced and run.main:
         run.log.warning("%d damaged samples were replaced", replaced)

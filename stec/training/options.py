@@ -1,13 +1,12 @@
 """What can be set about training and about the machine; the keyword-only parameters are the YAML keys."""
 
-import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from stec.cores import cores
+from stec.cores import cores, told
 from stec.errors import UsageError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -116,9 +115,7 @@ class Hardware:
 
 
 def _device(asked: str) -> torch.device:
-    local = os.environ.get("LOCAL_RANK", "0")
-    if not local.isdecimal():
-        raise UsageError(f"LOCAL_RANK={local} in the environment must be a whole number, as torchrun sets it.")
+    local = told("LOCAL_RANK", 0)
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -129,7 +126,7 @@ def _device(asked: str) -> torch.device:
         return torch.device("cpu")
     if device.type != "cuda":
         raise UsageError(f"hardware.device={asked!r} is not supported: choose auto, cpu, cuda or cuda:N.")
-    found, wanted = torch.cuda.device_count(), int(local) if device.index is None else device.index
+    found, wanted = torch.cuda.device_count(), local if device.index is None else device.index
     if wanted >= found:
         raise UsageError(f"hardware.device={asked} asks for GPU number {wanted}, but this machine shows {found} GPUs.")
     return torch.device("cuda", wanted)

@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from stec import distributed
+from stec.cores import told
 from stec.errors import StecError, UsageError
 
 # While one rank packs or evaluates alone, the others wait as long as it takes.
@@ -65,7 +66,7 @@ def ranks(device: torch.device, patience: float) -> Iterator[Crew]:
     patience: seconds that a rank waits for the others in a step. UsageError if they cannot be brought together;
     StecError, on those that are left, if one is lost.
     """
-    if _number("WORLD_SIZE", 1) == 1:
+    if told("WORLD_SIZE", 1) == 1:
         yield Crew(None, patience)
         return
     crew = _assembled(device, patience)
@@ -82,7 +83,7 @@ def ranks(device: torch.device, patience: float) -> Iterator[Crew]:
 
 
 def _assembled(device: torch.device, patience: float) -> Crew:
-    rank, world_size, allowed = _number("RANK", None), _number("WORLD_SIZE", 1), timedelta(seconds=patience)
+    rank, world_size, allowed = told("RANK", None), told("WORLD_SIZE", 1), timedelta(seconds=patience)
     if not rank < world_size:
         raise UsageError(f"RANK={rank} in the environment must be below WORLD_SIZE={world_size}, as torchrun sets it.")
     gpu = device if device.type == "cuda" else None
@@ -109,13 +110,3 @@ def _assembled(device: torch.device, patience: float) -> Crew:
             f" {(str(error).splitlines() or ['?'])[0].rstrip('.')}."
         ) from error
     return Crew(dist.PrefixStore("stec", store), patience)
-
-
-def _number(name: str, otherwise: int | None) -> int:
-    """A whole number in the environment; UsageError if there is something else."""
-    text = os.environ.get(name)
-    if text is None and otherwise is not None:
-        return otherwise
-    if text is None or not text.isdecimal():
-        raise UsageError(f"{name}={text or ''} in the environment must be a whole number, as torchrun sets it.")
-    return int(text)

@@ -15,6 +15,7 @@ from typing import Any
 
 from stec.errors import UsageError
 from stec.stored import from_json
+from stec.whole import write_whole
 
 _log = logging.getLogger("stec")
 
@@ -47,9 +48,7 @@ class Metrics:
             data = self.path.read_bytes() if self.path.exists() else b""
             kept = [f"{line}\n" for line in data.decode(errors="replace").splitlines() if _is(wanted, line)]
             if "".join(kept).encode() != data or not self.path.exists():
-                temporary = self.path.with_name(f".{self.path.name}.tmp")
-                temporary.write_bytes("".join(kept).encode())
-                os.replace(temporary, self.path)
+                write_whole(self.path, "".join(kept).encode())
             return kept
         except OSError as error:
             raise UsageError(f"{self.path} cannot be read or written: {error.strerror or error}.") from error

@@ -20,11 +20,11 @@ from stec.distributed import barrier, rank, world_size
 from stec.errors import StecError, UsageError
 from stec.stored import configuration
 from stec.training import checkpoint
-from stec.training.checkpoint import State
 from stec.training.lock import Lock
 from stec.training.log import Display, Timing, ToDisplay, sentence
 from stec.training.records import LogFile, Metrics, TensorBoard
 from stec.training.signals import Ears
+from stec.whole import sweep, write_whole
 
 # What may differ when a run goes on: it changes where, when and how fast, not what is meant to be learnt. (`hardware`
 # changes rounding, and micro_batch the statistics of an encoder's batch norm as well. `data` is a path: that the data
@@ -94,7 +94,7 @@ class Run:
             raise UsageError(f"run_dir={self.directory} cannot be written: {error.strerror or error}.") from error
         self._attach(LogFile(self.directory / "train.log"))
         self._attach(ToDisplay(self._display))
-        checkpoint.sweep(self.directory, self.checkpoints)
+        sweep(self.directory, self.checkpoints)
         if self.resume == "never" and (self.directory / "config.yaml").exists():
             raise UsageError(f"run_dir={self.directory} holds a run already: choose another run_dir or resume=auto.")
         source = self._find_source()
@@ -149,7 +149,7 @@ class Run:
 
     # -- the story of a run ----------------------------------------------------------------------------------------
 
-    def restore(self, keep: int = 2) -> State | None:
+    def restore(self, keep: int = 2) -> checkpoint.State | None:
         """The state to continue from, None to begin. What was written after its step is taken back, `keep` are kept."""
         state = None if self._source is None else checkpoint.load(self._source)
         self.step = 0 if state is None else int(state["step"])
@@ -239,7 +239,7 @@ class Run:
     def write(self, name: str, text: str) -> None:
         """A file of the directory, whole or not at all; UsageError if the disk refuses."""
         try:
-            checkpoint.write_whole(self.directory / name, lambda file: file.write(text.encode()))
+            write_whole(self.directory / name, text.encode())
         except OSError as error:
             raise UsageError(f"{self.directory / name} cannot be written: {error.strerror or error}.") from error
 

@@ -5,17 +5,18 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from tiny_run import metrics
 
+from stec.report import page
 from stec.shards import index, writer
-from stec.training import checkpoint, records
+from stec.training import checkpoint, records, run
 from stec.training.run import Run
 from stec.views import Batch
+from stec.whole import write_whole
 
 
 def die() -> None:
@@ -38,12 +39,12 @@ def dies_writing(what: str, time_of_it: int) -> None:
         left[0] -= name == what or (what == "checkpoint" and name.endswith(".ckpt"))
         return left[0] == 0
 
-    def whole(path: Path, write: Callable[[Any], object], kept: Any = checkpoint.write_whole) -> None:
+    def whole(path: Path, data: Any, kept: Any = write_whole) -> None:
         if due(path.name):
             buffer = io.BytesIO()
-            write(buffer)
+            data(buffer) if callable(data) else buffer.write(data)
             torn(path.with_name(f".{path.name}.{os.getpid()}.tmp"), buffer.getvalue())
-        kept(path, write)
+        kept(path, data)
 
     def line(path: Path, data: bytes, kept: Any = records.append) -> None:
         if due(path.name):
@@ -52,11 +53,13 @@ def dies_writing(what: str, time_of_it: int) -> None:
         kept(path, data)
 
     def replace(source: Any, target: Any, kept: Any = os.replace) -> None:
-        if Path(target).name in ("last", "report.html") and due(Path(target).name):
+        if Path(target).name == "last" and due("last"):
             die()
         kept(source, target)
 
-    checkpoint.write_whole, records.append, os.replace = whole, line, replace  # type: ignore[assignment]
+    for module in (checkpoint, run, page):
+        module.write_whole = whole  # type: ignore[attr-defined]
+    records.append, os.replace = line, replace  # type: ignore[assignment]
 
 
 def dies_packing(what: str) -> None:
@@ -70,9 +73,9 @@ def dies_packing(what: str) -> None:
             os.truncate(path, path.stat().st_size // 2)
             die()
 
-    def whole(path: Path, data: bytes, kept: Any = index.write_whole) -> None:
+    def whole(path: Path, data: bytes, kept: Any = write_whole) -> None:
         if what == path.name:
-            torn(path.with_name(f".{path.name}.{os.getpid()}.part"), bytes(data))
+            torn(path.with_name(f".{path.name}.{os.getpid()}.tmp"), bytes(data))
         kept(path, data)
 
     writer._write_tar, index.write_whole = tar, whole  # type: ignore[assignment]

@@ -9,12 +9,11 @@ import pytest
 import torch
 from commands import Commands
 from dying import difference, unfinished
-from tiny_run import TINY
+from tiny_run import BARE, TINY
 from torch.torch_version import TorchVersion
 
 from stec.training import checkpoint
 
-BARE = ["evaluation.action=null", "evaluation.knn=null", "evaluation.linear=null", "evaluation.raw_input=false"]
 RUN = ["stec-train", *TINY, *BARE, "data=shards", "run_dir=run"]
 BEFORE, NEWEST = "checkpoints/step-00000009.ckpt", "checkpoints/step-00000012.ckpt"
 

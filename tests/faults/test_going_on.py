@@ -10,12 +10,10 @@ import yaml
 from commands import Commands
 from dying import dies_writing, difference, notes_keys, order, unfinished
 from several import after, send, two
-from tiny_run import SOUND, TINY, metrics, sing
+from tiny_run import BARE, SOUND, TINY, metrics, sing
 
 from stec.training import checkpoint
 
-# Nothing is measured at the end: it is the training that is gone on with.
-BARE = ["evaluation.action=null", "evaluation.knn=null", "evaluation.linear=null", "evaluation.raw_input=false"]
 RUN = ["stec-train", *TINY, *BARE, "data=shards", "run_dir=run"]
 EQUAL = "weights, optimiser and metrics are those of a run that was left alone, bit for bit"
 

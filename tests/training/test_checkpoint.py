@@ -16,6 +16,7 @@ from torch import nn
 from stec.errors import UsageError
 from stec.training import checkpoint
 from stec.training.learner import Learner, restore
+from stec.whole import sweep
 
 STATE = {"step": 3, "model": {"w": torch.arange(4000.0)}, "spec": {"format": 1, "extents": [[32, 32]]}, "ema": None}
 
@@ -139,7 +140,7 @@ def test_kill_during_a_write_leaves_the_one_before(tmp_path):
     assert died.returncode == -signal.SIGKILL
     assert checkpoint.latest(tmp_path) == good
     assert len(os.listdir(tmp_path)) == 2
-    checkpoint.sweep(tmp_path)
+    sweep(tmp_path)
     assert os.listdir(tmp_path) == [good.name]
 
 

@@ -8,9 +8,10 @@ import torch
 from torch import nn
 from toy_run import Align, Stream, complete, go, model
 
+from stec.distributed import all_reduce_sums
 from stec.errors import NonFinite, UsageError
 from stec.evaluation.health import health
-from stec.training import checkpoint, gradient, optim, prepare
+from stec.training import checkpoint, gradient, loop, optim, prepare
 from stec.training.collapse import Watch
 from stec.training.options import Hardware, Training
 from stec.training.run import Run
@@ -262,3 +263,12 @@ def test_steps_are_seeded_apart():
         draws.append(torch.rand(()).item())
     assert draws[0] == draws[3]
     assert len(set(draws)) == 3
+
+
+def test_what_ranks_add_up_at_the_end_lies_on_their_device(tmp_path, monkeypatch):
+    """NCCL knows nothing of the CPU, where a mere number would be taken to lie."""
+    asked = []
+    monkeypatch.setattr(loop, "all_reduce_sums", lambda sums: asked.append(sums) or all_reduce_sums(sums))
+    go(tmp_path, training={"epochs": 2})
+    assert asked
+    assert all(isinstance(one, torch.Tensor) for sums in asked for pair in sums.values() for one in pair)
